@@ -1,0 +1,108 @@
+# The one front door: everything that people or machines do with this repository is a target here.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Tools and builds that outlive a checkout.
+CACHE := $(or $(ULLAGE_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ullage)
+UV ?= $(CACHE)/uv/bin/uv
+UV_VERSION := 0.13.8
+RUN := $(UV) run --no-sync
+PYTHON := $(UV) run --quiet --no-project --python '>=3.11' python
+
+##@ Try it
+.PHONY: demo
+demo: setup ## A cluster, Ullage on it, a model, an answer (DEMO="--current": your current cluster)
+	@$(RUN) python -m e2e.demo up $(DEMO)
+
+.PHONY: demo-down
+demo-down: setup ## Remove what `make demo` made
+	@$(RUN) python -m e2e.demo down
+
+.PHONY: up
+up: setup ## The same model on this machine, without Kubernetes
+	@$(RUN) ullage up examples/quickstart.yaml
+
+##@ Work on it
+.PHONY: setup
+setup: compiler $(UV) ## Everything the other targets need, from the lock file
+	@$(PYTHON) -m e2e.cluster.llama_wheel restore $(UV)
+	@CMAKE_ARGS="$${CMAKE_ARGS:-} -DCMAKE_PROJECT_INCLUDE='$(CURDIR)/runtime/patches/llama_cpp.cmake'" \
+	  $(UV) sync --frozen $(if $(wildcard .venv/.ullage-ready),--quiet)
+	@$(PYTHON) -m e2e.cluster.llama_wheel keep $(UV)
+	@touch .venv/.ullage-ready
+
+.PHONY: test
+test: setup lint ## Every check and every test, end to end included
+	@$(RUN) pytest tests e2e
+
+.PHONY: soak
+soak: setup ## What takes long: 20 seeds of each kill in a swap, 200 swaps, 10,000 collections' histories
+	@ULLAGE_SOAK_SEEDS=20 ULLAGE_SOAK_SWAPS=200 $(RUN) pytest --timeout=3600 \
+	  tests/component/http/test_killed_swaps.py tests/component/http/test_swaps.py
+	@ULLAGE_HISTORIES=10000 $(RUN) pytest tests/component/retrieval/test_histories.py
+
+.PHONY: conformance
+conformance: setup ## What OpenAI's client, LangChain, llm-comply and schemathesis say; `test` too
+	@$(RUN) pytest tests/conformance
+
+.PHONY: lint
+lint: setup ## Style, types, layers, generated files
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) mypy e2e tests bench charts/generate.py conftest.py
+	@$(RUN) lint-imports
+	@$(RUN) python -m ullage_api.crdgen crds --check
+	@$(RUN) python charts/generate.py --check
+
+.PHONY: format
+format: setup ## Put the code in shape
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+.PHONY: crds
+crds: setup ## Regenerate crds/*.yaml and what the chart derives from the contract
+	@$(RUN) python -m ullage_api.crdgen crds
+	@$(RUN) python charts/generate.py
+
+.PHONY: golden
+golden: setup ## Rewrite the golden files after a change that is meant; read the diff
+	@UPDATE_GOLDEN=1 $(RUN) pytest -q tests/golden
+
+.PHONY: images
+images: setup ## Build the images of operator and runtime
+	@$(RUN) python -m e2e.cluster build-image all
+
+.PHONY: e2e
+e2e: setup ## The scenarios on a real node (ULLAGE_E2E_KUBECONFIG=<file>: on another cluster)
+	@$(RUN) pytest e2e
+
+.PHONY: bench
+bench: setup ## Ullage beside other servers (BENCH="throughput --model tiny --repetitions 1": only to see it work)
+	@$(RUN) python -m bench $(or $(BENCH),throughput)
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(UV):
+	@echo "installing uv $(UV_VERSION) into $(CACHE)/uv"
+	@python3 -m venv $(CACHE)/uv || { echo "python3 cannot make virtual environments:" \
+	  "install the package python3-venv, or set UV to your own uv" >&2; exit 1; }
+	@$(CACHE)/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# llama.cpp needs a C++ compiler; cmake and ninja come from PyPI where they are missing.
+.PHONY: compiler
+compiler:
+	@command -v cc >/dev/null && command -v c++ >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing a C++ compiler: apt-get install build-essential"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends build-essential >/dev/null; \
+	else \
+	  echo "a C and a C++ compiler are needed (Debian: build-essential; macOS: xcode-select" \
+	    "--install)" >&2; exit 1; \
+	fi

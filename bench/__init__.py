@@ -1,0 +1,1 @@
+"""Ullage side by side with other servers; `make bench` runs it."""

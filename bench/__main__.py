@@ -1,0 +1,18 @@
+"""`python -m bench QUESTION`: each command answers one question and keeps what it found."""
+
+import typer
+
+from bench import decision, estimates, latency, overhead, shortage, soak, swap, throughput
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("throughput")(throughput.main)
+app.command("shortage")(shortage.main)
+app.command("latency")(latency.main)
+app.command("overhead")(overhead.main)
+app.command("estimates")(estimates.main)
+app.command("decision")(decision.main)
+app.command("soak")(soak.main)
+app.command("swap")(swap.main)
+
+if __name__ == "__main__":
+    app()

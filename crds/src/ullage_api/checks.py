@@ -1,0 +1,265 @@
+"""The CRDs' own rules, in Python: for resources that no API server has looked at.
+
+The API server evaluates CEL; `ullage up` and the operator (whose cluster may carry an older CRD)
+have only Python. Each check here answers with the very message of the CEL rule it stands for, and
+a test holds the two lists against each other.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from ullage_api.kinds.engine_settings import EngineSettings
+from ullage_api.kinds.model_deployment import ModelDeployment, Task
+from ullage_api.kinds.model_source import (
+    ADAPTER_NAME_PATTERN,
+    MAX_ADAPTER_SCALE,
+    SCHEME_NAMES,
+    SCHEMES,
+    URI_FORMS,
+    AdapterSource,
+)
+from ullage_api.kinds.rollout import ValidationPrompt
+from ullage_api.kinds.sampling import MAX_TEMPERATURE, NUMBER_PATTERN, SamplingDefaults
+from ullage_api.kinds.vector_collection import StoreType, VectorCollection
+from ullage_api.names import MAX_NAME_LENGTH, NAME_PATTERN, is_valid_name
+
+ALIAS_PATTERN: Final = r"^[A-Za-z0-9]([-._:/A-Za-z0-9]*[A-Za-z0-9])?$"
+SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule: whether a resource satisfies it, and what to say when it does not."""
+
+    message: str
+    holds: Callable[[ModelDeployment], bool]
+
+
+def _matches(pattern: str, text: str) -> bool:
+    # `\Z`, not `$`: Python's `$` also matches before a final newline, CEL's does not.
+    return re.match(pattern.removesuffix("$") + r"\Z", text) is not None
+
+
+def _aliases(resource: ModelDeployment) -> list[str]:
+    return resource.spec.aliases or []
+
+
+def _sha256_holds(sha256: str | None) -> bool:
+    return sha256 is None or _matches(SHA256_PATTERN, sha256)
+
+
+def _form_holds(scheme: str, uri: str) -> bool:
+    return not uri.startswith(scheme) or _matches(URI_FORMS[scheme][0], uri)
+
+
+def _uri_checks(
+    field: str, of_each: Callable[[Callable[[str], bool]], Callable[[ModelDeployment], bool]]
+) -> tuple[Check, ...]:
+    """Return the rules of an address, as `kinds.model_source` has them for the API server."""
+    return (
+        Check(
+            f"{field} must begin with {SCHEME_NAMES}", of_each(lambda uri: uri.startswith(SCHEMES))
+        ),
+        *(
+            Check(f"{field} with {scheme} must be {form}", of_each(partial(_form_holds, scheme)))
+            for scheme, (_, form) in URI_FORMS.items()
+        ),
+        Check(
+            f"{field} must not contain spaces; write them as %20",
+            of_each(lambda uri: " " not in uri),
+        ),
+    )
+
+
+def _of_model(holds: Callable[[str], bool]) -> Callable[[ModelDeployment], bool]:
+    return lambda resource: holds(resource.spec.model.uri)
+
+
+def _adapters(resource: ModelDeployment) -> list[AdapterSource]:
+    return resource.spec.model.adapters or []
+
+
+def _of_each_adapter(holds: Callable[[AdapterSource], bool]) -> Callable[[ModelDeployment], bool]:
+    return lambda resource: all(holds(adapter) for adapter in _adapters(resource))
+
+
+def _of_each_adapter_uri(holds: Callable[[str], bool]) -> Callable[[ModelDeployment], bool]:
+    return _of_each_adapter(lambda adapter: holds(adapter.uri))
+
+
+def _scale_holds(adapter: AdapterSource) -> bool:
+    scale = adapter.scale
+    return scale is None or (_matches(NUMBER_PATTERN, scale) and float(scale) <= MAX_ADAPTER_SCALE)
+
+
+def _adapters_differ(resource: ModelDeployment) -> bool:
+    names = [adapter.name for adapter in _adapters(resource)]
+    return len(set(names)) == len(names)
+
+
+def _defaults(resource: ModelDeployment) -> SamplingDefaults:
+    serving = resource.spec.serving
+    return (serving.defaults if serving else None) or SamplingDefaults()
+
+
+def _temperature_holds(resource: ModelDeployment) -> bool:
+    given = _defaults(resource).temperature
+    return given is None or (_matches(NUMBER_PATTERN, given) and float(given) <= MAX_TEMPERATURE)
+
+
+def _top_p_holds(resource: ModelDeployment) -> bool:
+    given = _defaults(resource).top_p
+    return given is None or (_matches(NUMBER_PATTERN, given) and 0 < float(given) <= 1)
+
+
+def _embedding_settings_hold(resource: ModelDeployment) -> bool:
+    engine = resource.spec.engine or EngineSettings()
+    given = engine.pooling is not None or engine.instructions is not None
+    return not given or resource.spec.task is Task.EMBEDDING
+
+
+def _validation(resource: ModelDeployment) -> list[ValidationPrompt]:
+    rollout = resource.spec.rollout
+    return (rollout.validation if rollout else None) or []
+
+
+def _expectations_hold(resource: ModelDeployment) -> bool:
+    given = (v.expect for v in _validation(resource) if v.expect is not None)
+    return all((e.contains is None) != (e.equals is None) for e in given)
+
+
+def _expectations_fit(resource: ModelDeployment) -> bool:
+    if resource.spec.task in {Task.CHAT, Task.COMPLETION}:
+        return True
+    return all(prompt.expect is None for prompt in _validation(resource))
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    Check(
+        f"metadata.name must be at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', "
+        "beginning with a letter",
+        lambda r: is_valid_name(r.metadata.name) and _matches(NAME_PATTERN, r.metadata.name),
+    ),
+    Check(
+        "pool must be lower-case letters, digits and '-', beginning with a letter",
+        lambda r: _matches(NAME_PATTERN, r.spec.pool),
+    ),
+    Check(
+        "spec.aliases must not repeat metadata.name; remove it, the name always works",
+        lambda r: r.metadata.name not in _aliases(r),
+    ),
+    Check(
+        "an alias must be letters, digits and any of . _ : / - in between",
+        lambda r: all(_matches(ALIAS_PATTERN, alias) for alias in _aliases(r)),
+    ),
+    Check(
+        "spec.aliases must not name one alias twice",
+        lambda r: len(set(_aliases(r))) == len(_aliases(r)),
+    ),
+    *_uri_checks("model.uri", _of_model),
+    Check(
+        "model.sha256 must be 64 lower-case hexadecimal digits",
+        lambda r: _sha256_holds(r.spec.model.sha256),
+    ),
+    Check(
+        "model.adapters.name must be letters, digits and any of . _ - in between",
+        _of_each_adapter(lambda a: _matches(ADAPTER_NAME_PATTERN, a.name)),
+    ),
+    Check("model.adapters must not name one adapter twice", _adapters_differ),
+    *_uri_checks("model.adapters.uri", _of_each_adapter_uri),
+    Check(
+        "model.adapters.sha256 must be 64 lower-case hexadecimal digits",
+        _of_each_adapter(lambda a: _sha256_holds(a.sha256)),
+    ),
+    Check(
+        f"model.adapters.scale must be a number from '0' to '{MAX_ADAPTER_SCALE}' with at most 4 "
+        "decimals, such as '1.0'",
+        _of_each_adapter(_scale_holds),
+    ),
+    Check(
+        "engine.pooling and engine.instructions are for task Embedding; remove them, or change "
+        "task",
+        _embedding_settings_hold,
+    ),
+    Check(
+        "model.adapters are for tasks Chat and Completion; remove them, or change task",
+        lambda r: not r.spec.model.adapters or r.spec.task in {Task.CHAT, Task.COMPLETION},
+    ),
+    Check(
+        "rollout.validation.expect must have one of contains and equals",
+        _expectations_hold,
+    ),
+    Check(
+        "rollout.validation.expect is for tasks Chat and Completion; remove it, or change task",
+        _expectations_fit,
+    ),
+    Check(
+        "serving.defaults.temperature must be a number from '0' to '2' with at most 4 decimals, "
+        "such as '0.7'",
+        _temperature_holds,
+    ),
+    Check(
+        "serving.defaults.topP must be a number above '0' and up to '1' with at most 4 decimals, "
+        "such as '0.95'",
+        _top_p_holds,
+    ),
+)
+"""Every rule a resource must satisfy by itself; transitions (`oldSelf`) are the API server's."""
+
+
+def problems(resource: ModelDeployment) -> list[str]:
+    """Return what is wrong with a resource, one message per broken rule; empty when it is fine."""
+    return [check.message for check in CHECKS if not check.holds(resource)]
+
+
+def name_conflicts(resources: list[ModelDeployment]) -> Iterator[tuple[ModelDeployment, str]]:
+    """Yield the resources of one pool whose name or alias an earlier one has, with the message."""
+    taken: dict[str, str] = {}
+    for resource in resources:
+        mine = resource.metadata.name
+        for name in (*resource.names, *resource.adapter_names):
+            owner = taken.setdefault(name, mine)
+            if owner != mine:
+                yield resource, f"{name!r} is already a name of model {owner!r} in this pool"
+                break
+
+
+def collection_problems(
+    collections: list[VectorCollection], models: list[ModelDeployment]
+) -> Iterator[str]:
+    """Yield what is wrong with collections, by themselves or with the pool's models beside them."""
+    by_name = {model.metadata.name: model for model in models}
+    for collection in collections:
+        name, spec = collection.metadata.name, collection.spec
+        if not is_valid_name(name):
+            yield (
+                f"{name}: metadata.name must be at most {MAX_NAME_LENGTH} lower-case letters, "
+                "digits and '-', beginning with a letter"
+            )
+        wanted = spec.embedding.model_deployment
+        model = by_name.get(wanted)
+        if model is None or model.spec.pool != spec.pool:
+            known = ", ".join(n for n, m in by_name.items() if m.spec.task is Task.EMBEDDING)
+            yield (
+                f"{name}: embedding.modelDeployment {wanted!r} is no model of pool {spec.pool!r}; "
+                f"models that embed: {known or 'none'}"
+            )
+        elif model.spec.task is not Task.EMBEDDING:
+            yield (
+                f"{name}: embedding.modelDeployment {wanted!r} is for {model.spec.task.value}; its "
+                "task must be Embedding"
+            )
+        yield from _store_problems(collection)
+
+
+def _store_problems(collection: VectorCollection) -> Iterator[str]:
+    name, store = collection.metadata.name, collection.spec.store
+    if store is None:
+        return
+    if store.type is StoreType.EMBEDDED and store.url is not None:
+        yield f"{name}: store.url is for type Qdrant; remove it, or change type"
+    if store.type is StoreType.QDRANT and not (store.url or "").startswith(("http://", "https://")):
+        yield f"{name}: store.url must be the http:// or https:// address of the Qdrant server"

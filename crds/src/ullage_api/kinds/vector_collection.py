@@ -1,0 +1,188 @@
+"""VectorCollection: documents in, answers out, with vectors of one of the pool's models."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ullage_api.kinds.base import KubeModel, Resource, rule, validations
+from ullage_api.kinds.columns import Column
+from ullage_api.names import API_VERSION, MAX_NAME_LENGTH, NAME_PATTERN
+
+MAX_CHUNK_TOKENS = 8192
+DEFAULT_CHUNK_TOKENS = 256
+DEFAULT_OVERLAP_TOKENS = 32
+
+
+class StoreType(StrEnum):
+    """Where a collection's vectors are kept."""
+
+    EMBEDDED = "Embedded"
+    QDRANT = "Qdrant"
+
+
+class DistanceType(StrEnum):
+    """How near two dense vectors are."""
+
+    COSINE = "Cosine"
+    DOT = "Dot"
+    EUCLID = "Euclid"
+
+
+class SparseType(StrEnum):
+    """What a collection's sparse vectors are made of."""
+
+    BM25 = "BM25"
+    NONE = "None"
+
+
+class IndexProfile(StrEnum):
+    """What a collection's index is built for."""
+
+    HIGH_ACCURACY = "HighAccuracy"
+    BALANCED = "Balanced"
+    FAST_QUERY = "FastQuery"
+
+
+class Splitter(StrEnum):
+    """How documents are cut into chunks."""
+
+    TEXT = "Text"
+    MARKDOWN = "Markdown"
+
+
+class FieldType(StrEnum):
+    """Type of an indexed payload field."""
+
+    KEYWORD = "Keyword"
+    INTEGER = "Integer"
+    FLOAT = "Float"
+    BOOL = "Bool"
+    DATETIME = "Datetime"
+    UUID = "UUID"
+    TEXT = "Text"
+
+
+class StoreSettings(KubeModel):
+    """Where the vectors are kept."""
+
+    type: Annotated[
+        StoreType,
+        Field(description="Embedded keeps them on the pod's volume; Qdrant on a server, by url."),
+    ]
+    url: Annotated[
+        str | None,
+        Field(
+            max_length=2048,
+            description=(
+                "The server's address, for type Qdrant; its key is looked up by its host in the "
+                "Secret ullage-credentials."
+            ),
+        ),
+    ] = None
+
+
+class EmbeddingSettings(KubeModel):
+    """Which model the dense vectors come from."""
+
+    model_deployment: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_NAME_LENGTH,
+            description="A ModelDeployment of the same pool whose task is Embedding.",
+        ),
+    ]
+
+
+class DenseSettings(KubeModel):
+    """The dense vectors; their size comes from the model."""
+
+    distance: Annotated[
+        DistanceType, Field(description="How near two vectors are: Cosine, Dot or Euclid.")
+    ] = DistanceType.COSINE
+
+
+class ChunkingSettings(KubeModel):
+    """How documents are cut into chunks."""
+
+    splitter: Annotated[
+        Splitter | None,
+        Field(description="Text cuts at paragraphs and sentences, Markdown at headings first."),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=16, le=MAX_CHUNK_TOKENS, description="Largest chunk, in the model's own tokens."),
+    ] = None
+    overlap_tokens: Annotated[
+        int | None,
+        Field(ge=0, le=1024, description="About how much of a chunk the next one repeats."),
+    ] = None
+
+
+class PayloadIndex(KubeModel):
+    """A payload field that filters can use without looking at every point."""
+
+    field: Annotated[
+        str, Field(min_length=1, max_length=256, description="Path of the field, such as `a.b`.")
+    ]
+    type: Annotated[FieldType, Field(description="What the field holds.")]
+
+
+class VectorCollectionSpec(KubeModel):
+    """What is wanted of one collection."""
+
+    pool: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_NAME_LENGTH,
+            description="Pool whose pod holds the collection; cannot be changed later.",
+            json_schema_extra=validations(
+                rule("self == oldSelf", "pool cannot be changed; create another collection there"),
+                rule(
+                    f"self.matches('{NAME_PATTERN}')",
+                    "pool must be lower-case letters, digits and '-', beginning with a letter",
+                ),
+            ),
+        ),
+    ]
+    store: Annotated[
+        StoreSettings | None, Field(description="Where the vectors are kept; Embedded if unset.")
+    ] = None
+    embedding: Annotated[EmbeddingSettings, Field(description="Where dense vectors come from.")]
+    dense: Annotated[DenseSettings | None, Field(description="The dense vectors.")] = None
+    sparse: Annotated[
+        SparseType | None,
+        Field(description="What sparse vectors are made of: BM25 (if unset), or None for none."),
+    ] = None
+    profile: Annotated[
+        IndexProfile | None,
+        Field(description="HighAccuracy, Balanced (if unset) or FastQuery."),
+    ] = None
+    chunking: Annotated[
+        ChunkingSettings | None, Field(description="How documents are cut into chunks.")
+    ] = None
+    payload_indexes: Annotated[
+        list[PayloadIndex] | None,
+        Field(
+            max_length=32,
+            description="Payload fields that are indexed for filters.",
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["field"],
+            },
+        ),
+    ] = None
+
+
+class VectorCollection(Resource):
+    """Documents and vectors that can be searched, embedded by a model of the same pool."""
+
+    PLURAL: ClassVar[str] = "vectorcollections"
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ("vcol",)
+    COLUMNS: ClassVar[tuple[Column, ...]] = ()
+
+    api_version: Literal["ullage.dev/v1alpha1"] = API_VERSION
+    kind: Literal["VectorCollection"] = "VectorCollection"
+    spec: Annotated[VectorCollectionSpec, Field(description="What is wanted.")]

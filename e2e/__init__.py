@@ -1,0 +1,1 @@
+"""End-to-end proof: a real local Kubernetes, and scenarios that run on any cluster."""

@@ -1,0 +1,55 @@
+"""One installed platform for all scenarios, and a namespace of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.scenarios.file_server import FileServer
+from e2e.scenarios.platform import Platform
+from e2e.scenarios.team import Team, model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from e2e.cluster.cluster import Cluster
+
+RUNTIME_IMAGE = "ullage-runtime:dev"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def platform(node_cluster: Cluster) -> Platform:
+    """Return Ullage as its chart installs it on the node."""
+    installed = Platform(node_cluster)
+    installed.install()
+    return installed
+
+
+@pytest.fixture
+def team(platform: Platform) -> Iterator[Team]:
+    """Return a new namespace under the strictest pod security; it is deleted afterwards."""
+    name = f"team-{next(_numbers)}"
+    cluster = platform.cluster
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    yield Team(cluster, name)
+    cluster.kubectl("delete", "namespace", name, "--timeout=90s", timeout=100)
+
+
+@pytest.fixture
+def ready(team: Team) -> Team:
+    """Return a team whose model `guide` serves."""
+    team.apply(model("guide"))
+    team.wait_condition("guide", "Ready", "True")
+    return team
+
+
+@pytest.fixture
+def files(team: Team) -> FileServer:
+    """Return a web server with good and bad model files, in the team's namespace."""
+    server = FileServer(team)
+    server.start(RUNTIME_IMAGE)
+    return server

@@ -1,0 +1,130 @@
+"""Three models share memory for two: everybody is answered, and it is told who left for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from e2e.scenarios.team import MDEP, Team, model
+from e2e.traffic import Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+POOL = "tight"
+NAMES = ("amber", "birch", "cedar")
+CONTEXT = 163_840
+"""A key-value cache of 400 MiB; two such models fit the pool's budget of 1.1 GiB, three do not."""
+SECONDS = 25.0
+
+
+def tight(name: str, context: int = CONTEXT) -> dict[str, Any]:
+    uri = "file:guide-v2.gguf" if name == "birch" else "file:guide-v1.gguf"
+    return model(name, uri, pool=POOL, engine={"contextLength": context, "parallel": 4})
+
+
+@contextlib.contextmanager
+def traffic_to_all(team: Team) -> Iterator[list[Traffic]]:
+    """Ask each model once a second, through its own Service."""
+    with contextlib.ExitStack() as stack:
+        urls = [stack.enter_context(team.reach(f"{name}-model")) for name in NAMES]
+        yield [
+            stack.enter_context(Traffic(url, name, per_second=1, max_tokens=16))
+            for url, name in zip(urls, NAMES, strict=True)
+        ]
+
+
+def rows(team: Team) -> dict[str, dict[str, str]]:
+    """Return what `kubectl get mdep -o wide` shows, by model and column."""
+    lines = team.kubectl("get", MDEP, "-o", "wide").stdout.splitlines()
+    head = lines[0]
+    starts = [head.index(word) for word in head.split()]
+    spans = list(zip(starts, [*starts[1:], None], strict=True))
+    cells = [[line[a:b].strip() for a, b in spans] for line in lines[1:]]
+    return {c[0]: dict(zip(head.split(), c, strict=True)) for c in cells}
+
+
+def evictions(team: Team) -> list[str]:
+    """Return the notes of all Events that tell of an eviction."""
+    listed = team.cluster.get_json("events.events.k8s.io", "--namespace", team.namespace)["items"]
+    return [event["note"] for event in listed if event["reason"] == "Evicted"]
+
+
+def test_three_models_take_turns_in_memory_for_two_and_all_are_answered(team: Team) -> None:
+    team.apply(*(tight(name) for name in NAMES))
+    for name in NAMES:
+        team.wait_condition(name, "Ready", "True")
+
+    seen: list[dict[str, dict[str, str]]] = []
+    with traffic_to_all(team) as traffics:
+        deadline = time.monotonic() + SECONDS
+
+        def all_was_seen() -> bool:
+            seen.append(rows(team))
+            out = {n for table in seen for n in NAMES if table[n]["RESIDENCY"] != "Resident"}
+            there = {n for table in seen for n in NAMES if table[n]["RESIDENCY"] == "Resident"}
+            return there == set(NAMES) and len(out) > 1 and time.monotonic() > deadline
+
+        team.wait("models come and go", all_was_seen, timeout=120, show=lambda: seen[-1])
+    windows = {t.model: t.window() for t in traffics}
+    print("memory pressure:", json.dumps({name: w.summary() for name, w in windows.items()}))
+    for name, window in windows.items():
+        assert window.failures == [], name
+        assert len(window.started) >= SECONDS - 1
+
+    for table in seen:
+        assert sum(row["RESIDENCY"] == "Resident" for row in table.values()) <= 2
+        for row in table.values():
+            assert row["READY"] == "True", row
+            if row["RESIDENCY"] == "Resident":
+                assert row["VRAM"] not in {"", "0"}, row
+            assert row["LEVEL"] in {"Low", "Moderate", "High", "Critical"}, row
+    # Two models stay. What comes and goes with the traffic is written at most twice a minute.
+    team.wait(
+        "LEVEL tells of the two that stay",
+        lambda: any(
+            row["LEVEL"] in {"Moderate", "High", "Critical"} for row in rows(team).values()
+        ),
+        timeout=120,
+        show=lambda: rows(team),
+    )
+
+    explained = evictions(team)
+    assert explained
+    for note in explained:
+        assert "left memory for model" in note, note
+        assert "rule Demand" in note or "rule Turn" in note, note
+    left = [m for n in NAMES if (m := team.status(n)["memory"].get("lastEviction"))]
+    assert left
+    for last in left:
+        assert last["for"] in NAMES
+        assert last["bytes"] > 400 << 20
+
+
+def test_a_model_that_can_never_fit_says_so_at_once_and_evicts_nobody(team: Team) -> None:
+    team.apply(tight("amber"), tight("birch"))
+    for name in ("amber", "birch"):
+        team.wait_condition(name, "Ready", "True")
+    began = time.monotonic()
+    team.apply(tight("giant", 4_194_304))
+    condition = team.wait_condition("giant", "Ready", "False", "WillNeverFit")
+    print("WillNeverFit after", json.dumps({"seconds": round(time.monotonic() - began, 2)}))
+    assert "GiB" in condition["message"]
+    assert "budget" in condition["message"]
+    with team.reach("giant-model") as url:
+        body = {"model": "giant", "messages": [{"role": "user", "content": "Hello"}]}
+        began = time.monotonic()
+        refused = httpx.post(f"{url}/chat/completions", json=body, timeout=60)
+        print("507 after", json.dumps({"seconds": round(time.monotonic() - began, 2)}))
+    assert refused.status_code == 507
+    error = refused.json()["error"]
+    assert error["code"] == "insufficient_memory"
+    assert error["required"] > error["budget"] > 0
+    assert error["largest_component"]
+    assert error["suggestions"]
+    assert evictions(team) == []
+    assert all(rows(team)[name]["RESIDENCY"] == "Resident" for name in ("amber", "birch"))

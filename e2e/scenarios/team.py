@@ -1,0 +1,138 @@
+"""A team's view of the platform: a namespace, its models, and the means to ask them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from e2e.cluster.network import free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from e2e.cluster.cluster import Cluster
+
+__all__ = ["Team", "model"]
+
+MDEP = "modeldeployments.ullage.dev"
+POLL_SECONDS = 0.1
+SERVICE_PORT = 80
+
+
+def model(name: str, uri: str = "file:guide-v1.gguf", **spec: object) -> dict[str, Any]:
+    """Return a ModelDeployment in the pool `default`; `spec` adds or replaces fields."""
+    source = {"uri": uri} | ({"sha256": spec.pop("sha256")} if "sha256" in spec else {})
+    return {
+        "apiVersion": "ullage.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": name},
+        "spec": {"pool": "default", "task": "Chat", "model": source, **spec},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """One namespace of the cluster."""
+
+    cluster: Cluster
+    namespace: str
+
+    def kubectl(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run kubectl in the team's namespace."""
+        return self.cluster.kubectl("--namespace", self.namespace, *arguments, **options)
+
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        """Apply manifests as a person would."""
+        documents = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
+        self.kubectl("apply", "-f", "-", input=json.dumps(documents))
+
+    def patch(self, name: str, spec: dict[str, Any]) -> None:
+        """Change some of a model's spec."""
+        body = json.dumps({"spec": spec})
+        self.kubectl("patch", MDEP, name, "--type=merge", "-p", body)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Return a model's status, empty before the operator has written it."""
+        document = self.cluster.get_json(MDEP, name, "--namespace", self.namespace)
+        status: dict[str, Any] = document.get("status", {})
+        return status
+
+    def condition(self, name: str, kind: str) -> dict[str, Any]:
+        """Return one condition of a model, empty when it is absent."""
+        found = [c for c in self.status(name).get("conditions", []) if c["type"] == kind]
+        return found[0] if found else {}
+
+    def wait_condition(
+        self, name: str, kind: str, status: str, reason: str | None = None, *, timeout: float = 120
+    ) -> dict[str, Any]:
+        """Wait until a condition is as wanted and return it."""
+
+        def reached() -> bool:
+            condition = self.condition(name, kind)
+            return condition.get("status") == status and reason in {None, condition["reason"]}
+
+        wanted = f"{name}: {kind}={status}" + (f" ({reason})" if reason else "")
+        self.wait(wanted, reached, timeout=timeout, show=lambda: self.condition(name, kind))
+        return self.condition(name, kind)
+
+    def wait(
+        self,
+        what: str,
+        reached: Callable[[], bool],
+        *,
+        timeout: float = 60,
+        show: Callable[[], object] | None = None,
+    ) -> None:
+        """Wait until `reached()`, or fail saying what did not happen and what is so instead."""
+        deadline = time.monotonic() + timeout
+        while not reached():
+            if time.monotonic() > deadline:
+                state = f"; instead: {show()}" if show else ""
+                raise AssertionError(f"{what}: not within {timeout:.0f} s{state}")
+            time.sleep(POLL_SECONDS)
+
+    @contextmanager
+    def reach(self, service: str) -> Iterator[str]:
+        """Yield an OpenAI base address that leads to a Service of the namespace.
+
+        On our own node the cluster address answers from here too; elsewhere a port is forwarded.
+        A Service leads to its pods once the node's rules say so, a moment after they are ready;
+        until then connections are refused, or lost between two tables of rules.
+        """
+        if self.cluster.spec is not None:
+            address = self.cluster.service_ip(self.namespace, service)
+            self.wait(f"{service} can be reached", lambda: _listens(address, SERVICE_PORT))
+            yield f"http://{address}/v1"
+            return
+        port = free_ports(1)[0]
+        command = ["kubectl", f"--kubeconfig={self.cluster.kubeconfig}", "port-forward"]
+        process = subprocess.Popen(
+            [*command, "-n", self.namespace, f"service/{service}", f"{port}:{SERVICE_PORT}"],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            self.wait("port-forward listens", lambda: _listens("127.0.0.1", port), timeout=30)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Return the pods of the team's pool `default`."""
+        selector = "ullage.dev/pool=default"
+        answer = self.cluster.get_json("pods", "--namespace", self.namespace, "-l", selector)
+        items: list[dict[str, Any]] = answer["items"]
+        return items
+
+
+def _listens(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""Ullage's Kubernetes operator: custom resources in, pools of runtime pods out, status back."""

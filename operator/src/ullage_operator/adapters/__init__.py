@@ -1,0 +1,1 @@
+"""The outside world behind our ports: Kubernetes, runtime pods, clock, events, metrics."""

@@ -1,0 +1,1 @@
+"""The work queue and its workers; they know ports, not Kopf and not the Kubernetes client."""

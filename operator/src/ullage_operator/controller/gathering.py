@@ -1,0 +1,200 @@
+"""Gathering: the fresh look at the cluster from which a plan is decided."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from pydantic import ValidationError
+
+from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.names import (
+    API_VERSION,
+    INTERNAL_PORT,
+    MANAGED_BY,
+    POOL_LABEL,
+    model_service_name,
+    pool_object_name,
+)
+from ullage_operator.controller import reading
+from ullage_operator.controller.keys import Key
+from ullage_operator.controller.ports import (
+    Clock,
+    KubeClient,
+    PodEndpoint,
+    PodReports,
+    Profiles,
+    RawObject,
+)
+from ullage_operator.reconcile.manifests import revisions
+from ullage_operator.reconcile.manifests.common import MODEL_LABEL
+from ullage_operator.reconcile.observed import (
+    Child,
+    ModelObserved,
+    OperatorConfig,
+    PodView,
+    PoolFacts,
+    PoolObserved,
+    PoolRecord,
+    RevisionRecord,
+)
+from ullage_operator.reconcile.tokens import pool_token
+
+log = structlog.get_logger(__name__)
+
+CHILD_KINDS: Final = (
+    ("v1", "ServiceAccount"),
+    ("v1", "Service"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("apps/v1", "StatefulSet"),
+)
+"""Kinds of which a pool has objects; its ConfigMap is read apart, its Secret never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gatherer:
+    """Reads what plans depend on."""
+
+    client: KubeClient
+    reports: PodReports
+    profiles: Profiles
+    clock: Clock
+    config: OperatorConfig
+    master_key: bytes
+
+    async def pool(self, key: Key) -> PoolObserved:
+        """Return all that a pool's plan depends on, and follow its pods' reports from now on."""
+        selector = f"{POOL_LABEL}={key.name},app.kubernetes.io/managed-by={MANAGED_BY}"
+        async with asyncio.TaskGroup() as tasks:
+            members = tasks.create_task(self._members(key.namespace, key.name))
+            record = tasks.create_task(self._record(key.namespace, key.name))
+            pods = tasks.create_task(self._pods(key.namespace, key.name))
+            kept = tasks.create_task(self._revisions(key.namespace, f"{POOL_LABEL}={key.name}"))
+            # Own objects only: an object that merely carries the pool's label is not ours.
+            lists = [
+                tasks.create_task(self._children(*kind, key.namespace, selector))
+                for kind in CHILD_KINDS
+            ]
+        token = pool_token(self.master_key, key.namespace, key.name)
+        if any(m.metadata.deletion_timestamp is None for m in members.result()):
+            self.reports.follow(key, _endpoints(pods.result()), token.value)
+        return PoolObserved(
+            namespace=key.namespace,
+            pool=key.name,
+            now=self.clock.now(),
+            config=self.config,
+            token=token,
+            profile=self.profiles.view(key.name),
+            members=members.result(),
+            record=record.result(),
+            children=tuple(child for task in lists for child in task.result()),
+            pods=pods.result(),
+            reports=self.reports.latest(key),
+            revisions=kept.result(),
+        )
+
+    async def resource(self, key: Key) -> ModelDeployment | None:
+        """Return a ModelDeployment as it is now, or None when there is none."""
+        raw = await self.client.get(API_VERSION, "ModelDeployment", key.namespace, key.name)
+        return _parsed(raw) if raw is not None else None
+
+    async def model(
+        self, resource: ModelDeployment, facts: PoolFacts, taken: tuple[str, ...]
+    ) -> ModelObserved:
+        """Return all that a model's plan depends on; what its pool shares comes from the pool."""
+        namespace, pool = resource.metadata.namespace, resource.spec.pool
+        mine = f"{MODEL_LABEL}={resource.metadata.name}"
+        return ModelObserved(
+            resource=resource,
+            now=self.clock.now(),
+            profile=self.profiles.view(pool),
+            pool=facts,
+            service=await self._service(resource),
+            reports=self.reports.latest(Key.pool(namespace, pool)),
+            revisions=await self._revisions(namespace, mine),
+            taken=taken,
+        )
+
+    async def _members(self, namespace: str, pool: str) -> tuple[ModelDeployment, ...]:
+        raws = await self.client.list(API_VERSION, "ModelDeployment", namespace)
+        parsed = (_parsed(raw) for raw in raws)
+        return tuple(m for m in parsed if m is not None and m.spec.pool == pool)
+
+    async def _record(self, namespace: str, pool: str) -> PoolRecord | None:
+        name = pool_object_name(pool)
+        raw = await self.client.get("v1", "ConfigMap", namespace, name)
+        if raw is None or not _is_ours(raw, pool):
+            return None
+        return reading.pool_record(raw)
+
+    async def _pods(self, namespace: str, pool: str) -> tuple[PodView, ...]:
+        raws = await self.client.list("v1", "Pod", namespace, f"{POOL_LABEL}={pool}")
+        now = self.clock.now()
+        views = (reading.pod_view(raw, pool, now) for raw in raws)
+        return tuple(sorted((v for v in views if v is not None), key=lambda v: v.ordinal))
+
+    async def _children(
+        self, api_version: str, kind: str, namespace: str, selector: str
+    ) -> list[Child]:
+        raws = await self.client.list(api_version, kind, namespace, selector)
+        return [
+            reading.child(raw, api_version, kind)
+            for raw in raws
+            if MODEL_LABEL not in (raw["metadata"].get("labels") or {})
+        ]
+
+    async def _revisions(self, namespace: str, selector: str) -> tuple[RevisionRecord, ...]:
+        labels = f"{selector},app.kubernetes.io/component={revisions.COMPONENT}"
+        raws = await self.client.list("apps/v1", "ControllerRevision", namespace, labels)
+        return tuple(found for raw in raws if (found := _kept(raw)) is not None)
+
+    async def _service(self, resource: ModelDeployment) -> Child | None:
+        name = model_service_name(resource.metadata.name)
+        raw = await self.client.get("v1", "Service", resource.metadata.namespace, name)
+        if raw is None or not _is_ours(raw, resource.spec.pool):
+            return None
+        return reading.child(raw, "v1", "Service")
+
+
+def _is_ours(raw: RawObject, pool: str) -> bool:
+    labels = raw["metadata"].get("labels") or {}
+    ours = labels.get("app.kubernetes.io/managed-by") == MANAGED_BY
+    return ours and labels.get(POOL_LABEL) == pool
+
+
+def _parsed(raw: RawObject) -> ModelDeployment | None:
+    try:
+        return reading.model_deployment(raw)
+    except ValidationError as error:
+        # Written under another CRD than ours. It must not stop the others of its pool.
+        log.exception(
+            "modeldeployment unreadable",
+            namespace=raw["metadata"].get("namespace"),
+            name=raw["metadata"].get("name"),
+            problems=error.error_count(),
+        )
+        return None
+
+
+def _kept(raw: RawObject) -> RevisionRecord | None:
+    try:
+        return reading.revision_record(raw)
+    except ValueError as error:
+        metadata = raw["metadata"]
+        log.warning(
+            "revision unreadable",
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            error=str(error),
+        )
+        return None
+
+
+def _endpoints(pods: Sequence[PodView]) -> list[PodEndpoint]:
+    return [
+        PodEndpoint(pod.name, pod.uid, pod.ip, pod.internal_port or INTERNAL_PORT)
+        for pod in pods
+        if pod.ip is not None and not pod.deleting
+    ]

@@ -1,0 +1,1 @@
+"""Kopf's decorators and nothing else: an event becomes a key, the key goes into the queue."""

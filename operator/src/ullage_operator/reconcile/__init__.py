@@ -1,0 +1,1 @@
+"""The pure core: what was observed goes in, a plan with its reasons comes out."""

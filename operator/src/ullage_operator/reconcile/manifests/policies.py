@@ -1,0 +1,73 @@
+"""The pool's ServiceAccount, NetworkPolicy and PodDisruptionBudget."""
+
+from collections.abc import Iterable
+
+from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.names import pool_object_name
+from ullage_operator.reconcile.manifests.common import (
+    Manifest,
+    manifest,
+    object_labels,
+    selector_labels,
+)
+from ullage_operator.reconcile.observed import OperatorConfig
+
+
+def service_account(namespace: str, pool: str, owners: Iterable[ModelDeployment]) -> Manifest:
+    """Return the pods' ServiceAccount; it has no rights and its token is not mounted."""
+    return manifest(
+        "v1",
+        "ServiceAccount",
+        name=pool_object_name(pool),
+        namespace=namespace,
+        labels=object_labels(pool),
+        owners=owners,
+        body={"automountServiceAccountToken": False},
+    )
+
+
+def network_policy(
+    namespace: str, pool: str, config: OperatorConfig, owners: Iterable[ModelDeployment]
+) -> Manifest:
+    """Return the policy: everybody may call `http`, the operator and the peers `internal`."""
+    operator = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": config.namespace}},
+        "podSelector": {"matchLabels": dict(config.pod_labels)},
+    }
+    peers = {"podSelector": {"matchLabels": selector_labels(pool)}}
+    return manifest(
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        name=pool_object_name(pool),
+        namespace=namespace,
+        labels=object_labels(pool),
+        owners=owners,
+        body={
+            "spec": {
+                "podSelector": {"matchLabels": selector_labels(pool)},
+                "policyTypes": ["Ingress"],
+                "ingress": [
+                    {"ports": [{"port": "http", "protocol": "TCP"}]},
+                    {
+                        "ports": [{"port": "internal", "protocol": "TCP"}],
+                        "from": [operator, peers],
+                    },
+                ],
+            }
+        },
+    )
+
+
+def disruption_budget(namespace: str, pool: str, owners: Iterable[ModelDeployment]) -> Manifest:
+    """Return the budget by which node drains take one pod of the pool at a time."""
+    return manifest(
+        "policy/v1",
+        "PodDisruptionBudget",
+        name=pool_object_name(pool),
+        namespace=namespace,
+        labels=object_labels(pool),
+        owners=owners,
+        body={
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(pool)}},
+        },
+    )

@@ -1,0 +1,218 @@
+"""What a reconcile has seen: plain facts, gathered afresh, from which plans are decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from ullage_api.conditions import Reason
+from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.revision import Outcome
+from ullage_api.profile import PoolProfile
+from ullage_api.wire.pod_report import PodReport
+from ullage_api.wire.pool_desired import DesiredRevision, PoolDesired
+
+REPORT_LIMIT_SECONDS: Final = 60.0
+"""Age above which a pod's report counts as missing."""
+
+FIRST_REPORT_SECONDS: Final = 10.0
+"""How long a pod that just became ready, or an operator that just started, is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorConfig:
+    """What the operator knows of itself."""
+
+    namespace: str
+    """Where it runs; the pool's NetworkPolicy lets this namespace's operator pods in."""
+    pod_labels: Mapping[str, str] = field(
+        default_factory=lambda: {"app.kubernetes.io/name": "ullage-operator"}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolToken:
+    """The secret that a pool's pods demand on `/internal`, and the name of its Secret."""
+
+    value: str
+    secret_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """An object of ours, as the API server has it."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    spec_hash: str | None = None
+    resource_version: str = ""
+    owner_uids: frozenset[str] = frozenset()
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRecord:
+    """What is kept of one revision of a model, in a ControllerRevision."""
+
+    name: str
+    spec: DesiredRevision
+    """What to load, with the digests that its files turned out to have."""
+    number: int
+    """Rises: the newest was the last to be named, or to be found good."""
+    time: str
+    """When it was named, or when its outcome was found."""
+    outcome: Outcome | None = None
+    reason: str = ""
+    message: str = ""
+    generation: int = 0
+    """The spec's, when the outcome was found."""
+    held_generation: int | None = None
+    """The spec's, when somebody asked to go back to this revision."""
+    model: str = ""
+    child: Child | None = None
+    """The object that keeps it; None before there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod of the pool."""
+
+    name: str
+    ordinal: int
+    uid: str
+    ip: str | None = None
+    ready: bool = False
+    deleting: bool = False
+    holds: frozenset[str] = frozenset()
+    """Models that its labels say it holds."""
+    internal_port: int | None = None
+    restarts: int = 0
+    trouble: str | None = None
+    """Why it does not run: a container's waiting reason, or `Unschedulable`."""
+    trouble_message: str = ""
+    age_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """The last that was heard of a pod."""
+
+    pod: str
+    report: PodReport | None = None
+    age_seconds: float | None = None
+    """Time since it was heard; None before the first report of this process."""
+    awaited_seconds: float = 0.0
+    """How long this process has been asking the pod."""
+
+    @property
+    def fresh(self) -> PodReport | None:
+        """The report, unless it is too old to be believed."""
+        if self.age_seconds is None or self.age_seconds > REPORT_LIMIT_SECONDS:
+            return None
+        return self.report
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is an answer, or has been time enough for one."""
+        return self.report is not None or self.awaited_seconds >= FIRST_REPORT_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileView:
+    """What the platform's ConfigMap says of a pool."""
+
+    profile: PoolProfile | None
+    error: str = ""
+    """Why there is no valid profile: absent, or what is wrong with it."""
+    exists: bool = False
+    """Whether there is an entry at all, valid or not."""
+    known: tuple[str, ...] = ()
+    """Names of all valid profiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """The pool's ConfigMap: what was last asked of the pods, and what else must outlive us."""
+
+    child: Child
+    desired: PoolDesired | None = None
+    profile: PoolProfile | None = None
+    """The last good profile."""
+    secret: str = ""
+    """Fingerprint of the token Secret as it was last applied; we may write but not read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolNote:
+    """What the pool's own reconcile found that its members must tell their users."""
+
+    reason: Reason
+    message: str
+    models: tuple[str, ...] = ()
+    """Members it speaks of; empty for all of them."""
+
+    def concerns(self, model: str) -> bool:
+        """Whether a member is meant."""
+        return not self.models or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class PoolObserved:
+    """All that a pool's plan depends on."""
+
+    namespace: str
+    pool: str
+    now: datetime
+    config: OperatorConfig
+    token: PoolToken
+    profile: ProfileView
+    members: tuple[ModelDeployment, ...] = ()
+    """ModelDeployments that name the pool, those being deleted included."""
+    record: PoolRecord | None = None
+    children: tuple[Child, ...] = ()
+    pods: tuple[PodView, ...] = ()
+    reports: tuple[ReportView, ...] = ()
+    revisions: tuple[RevisionRecord, ...] = ()
+    """Those of all members."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """What a pool's reconcile found and left, as its members need it.
+
+    Only the pool's key reads what members share, from one fresh look; were each member to read it
+    again, a pool of many would cost the square of their number.
+    """
+
+    desired: PoolDesired | None = None
+    """The document in effect."""
+    profile: PoolProfile | None = None
+    """The last good profile."""
+    pods: tuple[PodView, ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Members whose name or alias an older one has, with what to tell them."""
+    note: PoolNote | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelObserved:
+    """All that a model's plan depends on."""
+
+    resource: ModelDeployment
+    now: datetime
+    profile: ProfileView
+    pool: PoolFacts = PoolFacts()
+    service: Child | None = None
+    reports: tuple[ReportView, ...] = ()
+    revisions: tuple[RevisionRecord, ...] = ()
+    written: datetime | None = None
+    """When this process last wrote its status, if it did."""
+    taken: tuple[str, ...] = ()
+    """Objects we need whose names belong to somebody else, such as `Service chat-model`."""
+
+
+def effective_profile(view: ProfileView, last: PoolProfile | None) -> PoolProfile | None:
+    """Return the profile in effect: the platform's, or the last good one that the pool ran on."""
+    return view.profile if view.profile is not None else last

@@ -1,0 +1,93 @@
+"""Plans: what a reconcile will do, with its reasons, before anything is done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ullage_api.wire.pool_desired import PoolDesired
+from ullage_operator.reconcile.observed import PoolNote
+
+Manifest = Mapping[str, Any]
+
+
+class Verb(StrEnum):
+    """How a manifest reaches the API server."""
+
+    CREATE = "Create"
+    """POST: an object of that name which is not ours makes it fail, and is left alone."""
+    APPLY = "Apply"
+    """Server-side apply onto the very object we saw: the manifest carries its uid."""
+    UPSERT = "Upsert"
+    """Server-side apply, whether it exists or not; only for names that nobody else can guess, or
+    for objects that could not be changed into ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """One object to be written."""
+
+    verb: Verb
+    manifest: Manifest
+    why: str
+
+    @property
+    def object_name(self) -> str:
+        """The object's kind and name, for people."""
+        return f"{self.manifest['kind']} {self.manifest['metadata']['name']}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """One object to be deleted, if it still is the one we saw."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventNote:
+    """A Kubernetes Event about the resource: one per transition."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A desired document and the pods that have not acknowledged it."""
+
+    document: PoolDesired
+    pods: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that one reconcile will do, in order: deletes, applies, push, status, events."""
+
+    applies: tuple[Apply, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+    push: Push | None = None
+    status: Manifest | None = None
+    """The whole status to be written; None when what is there already says so."""
+    events: tuple[EventNote, ...] = ()
+    note: PoolNote | None = None
+    """What the pool's members must tell their users."""
+    document: PoolDesired | None = None
+    """The pool's desired document, once the plan is carried out."""
+    requeue_after: float | None = None
+    why: tuple[str, ...] = ()
+
+    def touches(self, kind: str) -> bool:
+        """Whether an object of a kind is written or deleted."""
+        written = (write.manifest["kind"] for write in self.applies)
+        return kind in {*written, *(target.kind for target in self.deletes)}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write anywhere."""
+        return not (self.applies or self.deletes or self.push or self.status or self.events)

@@ -1,0 +1,218 @@
+"""A model as its policies see it: the facts, put together once."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from ullage_api import conditions
+from ullage_api.conditions import Condition, ConditionType, Reason
+from ullage_api.kinds.memory import MemoryLevel
+from ullage_api.kinds.model_status import ModelDeploymentStatus, Residency
+from ullage_api.kinds.rollout import Transition
+from ullage_api.wire.pod_report import ReportedModel
+from ullage_api.wire.pool_desired import DesiredModel
+from ullage_operator.reconcile import history
+from ullage_operator.reconcile.observed import (
+    ModelObserved,
+    PodView,
+    ReportView,
+    RevisionRecord,
+)
+
+FAILURES: Final = frozenset({Reason.LOAD_FAILED, Reason.CRASH_LOOPING})
+"""Reasons for which a model does not serve although it may yet recover."""
+
+
+RESTLESS_SECONDS: Final = 30.0
+"""Shortest time between two writes of a status for what comes and goes with the traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """One pod that the model is placed on, and what is known of the model there."""
+
+    ordinal: int
+    pod: PodView | None = None
+    view: ReportView | None = None
+    entry: ReportedModel | None = None
+    """The model in the pod's fresh report, if it is this very ModelDeployment."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the pod takes requests."""
+        return self.pod is not None and self.pod.ready and not self.pod.deleting
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the pod is up, has been asked for a while, and has no report or an old one."""
+        view = self.view
+        return self.is_up and view is not None and view.is_settled and view.fresh is None
+
+    @property
+    def level(self) -> MemoryLevel | None:
+        """How full the pod's memory is, by its fresh report."""
+        report = self.view.fresh if self.view is not None else None
+        return report.level if report is not None and self.is_up else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the model has shown that it serves there, and comes back with a request."""
+        return self.is_up and self.entry is not None and self.entry.reason is Reason.IDLE
+
+    @property
+    def serves(self) -> bool:
+        """Whether some revision of the model answers there now."""
+        return (
+            self.is_up
+            and self.entry is not None
+            and self.entry.active is not None
+            and self.entry.residency is Residency.RESIDENT
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One model and everything around it that its conditions speak of."""
+
+    observed: ModelObserved
+    holders: tuple[Holder, ...]
+    """The pods it is placed on, by ordinal."""
+    others: tuple[Holder, ...]
+    """Pods it is not placed on (any more) that still report it."""
+    placed: DesiredModel | None = None
+    """What the pool's document asks for of it."""
+
+    @property
+    def generation(self) -> int:
+        """The generation of the spec."""
+        return self.observed.resource.metadata.generation
+
+    @property
+    def previous(self) -> ModelDeploymentStatus:
+        """The status as it stands."""
+        return self.observed.resource.status or ModelDeploymentStatus()
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the spec asks that nothing be served."""
+        return not self.observed.resource.spec.is_serving_wanted
+
+    @property
+    def serving(self) -> tuple[Holder, ...]:
+        """The pods on which it answers."""
+        return tuple(h for h in self.holders if h.serves)
+
+    @property
+    def answering(self) -> tuple[Holder, ...]:
+        """The pods that answer: at once, or after a load."""
+        return tuple(h for h in self.holders if h.serves or h.is_idle)
+
+    @property
+    def current(self) -> tuple[ReportedModel, ...]:
+        """What the pods say of the spec as it is now; older words no longer count."""
+        return tuple(
+            h.entry
+            for h in self.holders
+            if h.entry is not None and h.entry.generation == self.generation
+        )
+
+    @property
+    def reported(self) -> tuple[ReportedModel, ...]:
+        """What any pod says of the model, placed there or not."""
+        return tuple(h.entry for h in (*self.holders, *self.others) if h.entry is not None)
+
+    @property
+    def up_to_date(self) -> tuple[Holder, ...]:
+        """The pods on which what answers is what the spec asks for."""
+        return tuple(h for h in self.answering if h.entry is not None and self._is_target(h.entry))
+
+    def _is_target(self, entry: ReportedModel) -> bool:
+        if entry.generation != self.generation or entry.final:
+            return False
+        if entry.transition is not None:
+            return entry.transition is Transition.UP_TO_DATE
+        if entry.active is None:
+            return entry.reason is Reason.IDLE
+        return entry.target is None or entry.target.revision == entry.active.revision
+
+    @property
+    def revisions(self) -> tuple[RevisionRecord, ...]:
+        """The revisions that are kept of it, the newest first."""
+        return history.of(self.observed.resource, self.observed.revisions)
+
+    @property
+    def held(self) -> RevisionRecord | None:
+        """The earlier revision that somebody went back to."""
+        return history.held(self.observed.resource, self.revisions)
+
+    @property
+    def held_seconds(self) -> float:
+        """For how long yet levels and bytes are shown as they were when status was last written.
+
+        Another process may have written it: then status says at least when its level changed.
+        """
+        memory, written = self.previous.memory, self.observed.written
+        since = memory.level_since if memory is not None else None
+        moments = [datetime.fromisoformat(since)] if since is not None else []
+        moments += [written] if written is not None else []
+        if not moments:
+            return 0.0
+        return max(0.0, RESTLESS_SECONDS - (self.observed.now - max(moments)).total_seconds())
+
+    @property
+    def has_served(self) -> bool:
+        """Whether a revision has served before, as far as status remembers."""
+        ready = self.before(ConditionType.READY)
+        return (ready is not None and ready.status == "True") or bool(self.previous.active_revision)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every pod that is up has reported, or has had time to."""
+        return all(
+            h.view is not None and h.view.is_settled
+            for h in (*self.holders, *self.others)
+            if h.is_up
+        )
+
+    def before(self, kind: ConditionType) -> Condition | None:
+        """Return a condition as it stands."""
+        return conditions.find(self.previous.conditions or (), kind)
+
+
+def snapshot(observed: ModelObserved) -> Snapshot:
+    """Return the snapshot of one model."""
+    resource = observed.resource
+    name, uid = resource.metadata.name, resource.metadata.uid
+    desired = observed.pool.desired
+    placed = next((m for m in desired.models if m.name == name), None) if desired else None
+    placed = placed if placed is not None and placed.uid == uid else None
+    ordinals = placed.ordinals if placed is not None else ()
+    pods = {p.ordinal: p for p in observed.pool.pods}
+    views = {v.pod: v for v in observed.reports}
+
+    def holder(ordinal: int) -> Holder:
+        pod = pods.get(ordinal)
+        view = views.get(pod.name) if pod is not None else None
+        report = view.fresh if view is not None else None
+        entry = report.model(name) if report is not None else None
+        mine = entry if entry is not None and entry.uid == uid else None
+        return Holder(ordinal, pod, view, mine)
+
+    return Snapshot(
+        observed=observed,
+        holders=tuple(holder(o) for o in ordinals),
+        others=tuple(holder(o) for o in sorted(set(pods) - set(ordinals))),
+        placed=placed,
+    )
+
+
+Status = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a policy says: a condition without its type and times."""
+
+    status: Status
+    reason: Reason
+    message: str

@@ -1,0 +1,279 @@
+"""The composition root: makes the parts of a runtime process, starts and ends them in order."""
+
+import asyncio
+import contextlib
+import pathlib
+import signal
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+import ullage_runtime
+from ullage_api.wire.pool_desired import PoolDesired
+from ullage_runtime.addresses import bound_socket
+from ullage_runtime.governor.policy import MemoryOverrides
+from ullage_runtime.http.apps import TokenFile, internal_app, public_app
+from ullage_runtime.http.auth import KeyRing
+from ullage_runtime.http.draining import Drain
+from ullage_runtime.http.forwarding import Forwarder
+from ullage_runtime.http.internal.service import DesiredDocuments
+from ullage_runtime.http.limits import Limits
+from ullage_runtime.http.metrics import Metrics
+from ullage_runtime.http.responses.keeping import KeptResponses
+from ullage_runtime.http.responses.store import Bounds, ResponseStore
+from ullage_runtime.http.retrieval.embedding import PoolEmbedder
+from ullage_runtime.http.services import Services
+from ullage_runtime.models.journal import FileJournal
+from ullage_runtime.models.pool import ModelPool
+from ullage_runtime.models.ports import Models
+from ullage_runtime.models.sources import ModelCache
+from ullage_runtime.retrieval.collections import Collections, keys_in
+from ullage_runtime.server import Server
+from ullage_runtime.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
+
+WATCH_SECONDS: Final = 1.0
+"""How often the mounted desired document is looked at."""
+SAME_SIGNAL_SECONDS: Final = 0.5
+"""Signals this close are one: `timeout` and terminals send to a process and to its group."""
+ABORT_SECONDS: Final = 3.0
+"""How long streams have to say that they end."""
+COLLECTIONS_FOLDER: Final = "collections"
+"""Name of the folder of collections, in the state folder."""
+RESPONSES_FILE: Final = "responses.sqlite"
+"""Name of the file of stored responses, in the state folder."""
+JOURNAL_FILE: Final = "swaps.sqlite"
+"""Name of the file with the steps of swaps, likewise."""
+UNLOAD_SECONDS: Final = 5.0
+"""How long models have to be unloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A running process, apart from its signals."""
+
+    settings: Settings
+    services: Services
+    documents: DesiredDocuments
+    public: Server
+    internal: Server | None
+
+    @property
+    def models(self) -> Models:
+        """The models of this process."""
+        return self.services.models
+
+    @property
+    def url(self) -> str:
+        """Address at which this machine reaches the public API."""
+        host = self.settings.host
+        if host in {"0.0.0.0", "::", ""}:
+            host = "127.0.0.1"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.public.port}"
+
+    async def shut_down(self, hurry: asyncio.Event | None = None) -> None:
+        """End in order: no new requests, those there are drain, models go, servers close.
+
+        Setting `hurry` ends the draining at once.
+        """
+        drain, settings = self.services.drain, self.settings
+        hurry = hurry or asyncio.Event()
+        drain.leaving = True
+        log.info("shutting down", requests=drain.in_flight)
+        await _unless(hurry, asyncio.sleep(settings.linger_seconds))
+        drain.stopping = True
+        self.public.begin_stop()
+        await _unless(hurry, drain.wait_idle(settings.drain_seconds))
+        if drain.in_flight:
+            log.warning("requests cut off", requests=drain.abort_all())
+            await drain.wait_idle(ABORT_SECONDS)
+        # Their writers and ingestions work with models and go before them.
+        await self.services.collections.close()
+        await self.models.close(UNLOAD_SECONDS)
+        drain.over.set()
+        await self.public.stop()
+        if self.internal is not None:
+            await self.internal.stop()
+        await self.services.forwarder.close()
+        await self.services.responses.close()
+        log.info("ended")
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+    """Await work until it is done or the event is set."""
+    task = asyncio.create_task(work)
+    waiter = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()
+        waiter.cancel()
+        await asyncio.gather(task, waiter, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings,
+    models: Models | None = None,
+    *,
+    socket_path: pathlib.Path | None = None,
+    hurry: asyncio.Event | None = None,
+) -> AsyncIterator[Runtime]:
+    """Start a runtime and shut it down in the end.
+
+    `models` are those of `model_pool` unless a test brings its own. With `socket_path` the public
+    API is served on that Unix socket instead of a port. Raises AddressInUse or AddressUnusable
+    before any model is touched.
+    """
+    at = socket_path or bound_socket(settings.host, settings.port)
+    registry = CollectorRegistry()
+    models = models or model_pool(settings, registry)
+    services = _services(settings, models, registry)
+    documents = DesiredDocuments(models, services.collections, settings.state_dir)
+    keys = KeyRing(settings.api_keys_dir) if settings.api_keys_dir else None
+    public = Server(public_app(services, keys), at)
+    internal = _internal_server(settings, services, documents)
+    runtime = Runtime(settings, services, documents, public, internal)
+    try:
+        await public.start()
+        if internal is not None:
+            await internal.start()
+        if isinstance(models, ModelPool):
+            await models.start()
+        yield runtime
+    finally:
+        await runtime.shut_down(hurry)
+
+
+def model_pool(settings: Settings, registry: CollectorRegistry) -> ModelPool:
+    """Return the pool of real models, not yet started."""
+    return ModelPool(
+        source=ModelCache(
+            settings.model_cache_dir,
+            credentials=settings.credentials_dir,
+            max_bytes=settings.model_cache_max_bytes,
+        ),
+        pod_name=settings.pod_name,
+        ordinal=settings.ordinal,
+        version=ullage_runtime.__version__,
+        memory=MemoryOverrides(
+            gpu_max=settings.gpu_memory_max_percent,
+            gpu_reserve=settings.gpu_memory_reserve_percent,
+            cpu_max=settings.cpu_memory_max_percent,
+            cpu_reserve=settings.cpu_memory_reserve_percent,
+        ),
+        registry=registry,
+        journal=FileJournal(settings.state_dir / JOURNAL_FILE, time.time),
+    )
+
+
+def _services(settings: Settings, models: Models, registry: CollectorRegistry) -> Services:
+    drain = Drain()
+    metrics = Metrics(registry, models.report, ullage_runtime.__version__)
+    bounds = Bounds(
+        max_bytes=settings.responses_max_bytes,
+        max_count=settings.responses_max_count,
+        seconds=settings.responses_keep_seconds,
+    )
+    store = ResponseStore(settings.state_dir / RESPONSES_FILE, bounds, time.time)
+    return Services(
+        models=models,
+        settings=settings,
+        limits=Limits(settings, lambda: models.desired),
+        metrics=metrics,
+        drain=drain,
+        forwarder=Forwarder(
+            pod=settings.pod_name, ordinal=settings.ordinal, metrics=metrics, drain=drain
+        ),
+        collections=Collections(
+            settings.state_dir / COLLECTIONS_FOLDER,
+            PoolEmbedder(models),
+            keys_in(settings.credentials_dir),
+        ),
+        responses=KeptResponses(store, lambda size: metrics.stored(size.count, size.bytes)),
+    )
+
+
+def _internal_server(
+    settings: Settings, services: Services, documents: DesiredDocuments
+) -> Server | None:
+    if settings.internal_token_file is None:
+        return None
+    app = internal_app(services, documents, TokenFile(settings.internal_token_file))
+    return Server(app, bound_socket(settings.internal_host, settings.internal_port))
+
+
+async def watch_desired_file(path: pathlib.Path, documents: DesiredDocuments) -> None:
+    """Accept the mounted document now and whenever it changes; runs until cancelled.
+
+    Kubernetes swaps a link, so the file's inode tells a change; a document that cannot be read is
+    named in the log once and what was accepted before goes on.
+    """
+    seen: object = None
+    while True:
+        fingerprint = await asyncio.to_thread(_fingerprint, path)
+        if fingerprint != seen:
+            seen = fingerprint
+            await _accept_file(path, documents)
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+def _fingerprint(path: pathlib.Path) -> object:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return error.errno
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+async def _accept_file(path: pathlib.Path, documents: DesiredDocuments) -> None:
+    try:
+        text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+        await documents.accept(PoolDesired.model_validate_json(text))
+    except (OSError, ValueError, ValidationError) as error:
+        log.warning("the mounted desired document is ignored", path=str(path), error=str(error))
+
+
+async def serve(settings: Settings) -> None:
+    """Serve as a pod does until SIGTERM or SIGINT; a second one ends the draining at once."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    loop = asyncio.get_running_loop()
+    first = 0.0
+
+    def on_signal() -> None:
+        nonlocal first
+        if not stop.is_set():
+            first = loop.time()
+            stop.set()
+        elif loop.time() - first > SAME_SIGNAL_SECONDS:
+            hurry.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with running(settings, hurry=hurry) as runtime:
+        log.info(
+            "serving",
+            url=runtime.url,
+            port=runtime.public.port,
+            internal_port=runtime.internal.port if runtime.internal else None,
+            pod=settings.pod_name,
+        )
+        await runtime.documents.restore()
+        watcher = asyncio.create_task(_watch(settings, runtime))
+        try:
+            await stop.wait()
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+
+async def _watch(settings: Settings, runtime: Runtime) -> None:
+    if settings.desired_file is not None:
+        await watch_desired_file(settings.desired_file, runtime.documents)

@@ -1,0 +1,162 @@
+"""The client side of OpenAI's API, as much of it as the command line needs."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from ullage_runtime.cli.console import CliError
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 600.0
+"""A stream at rest gets comments, so this much silence means that the server is gone."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """One generation, as it comes in."""
+
+    text: str = ""
+    model: str = ""
+    finish_reason: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    first_token_seconds: float | None = None
+    seconds: float = 0.0
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the answer for scripts."""
+        return {
+            "model": self.model,
+            "text": self.text,
+            "finishReason": self.finish_reason,
+            "usage": self.usage,
+            "firstTokenSeconds": self.first_token_seconds,
+            "seconds": round(self.seconds, 3),
+        }
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens generated per second after the first one, if that can be said."""
+        tokens = self.usage.get("completion_tokens", 0)
+        rest = self.seconds - (self.first_token_seconds or 0.0)
+        return (tokens - 1) / rest if tokens > 1 and rest > 0 else None
+
+
+class ApiClient:
+    """A server, at an address or at a Unix socket of this machine."""
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, socket_path: str | None = None
+    ) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            transport=httpx.HTTPTransport(uds=socket_path) if socket_path else None,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the server's models; raises CliError."""
+        try:
+            response = self._http.get("/v1/models")
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        _check(response)
+        return list(response.json()["data"])
+
+    def chat(
+        self, model: str, messages: Sequence[dict[str, str]], options: dict[str, Any]
+    ) -> Iterator[Answer]:
+        """Ask a chat and yield the growing answer, each time with more text; raises CliError."""
+        body = {"model": model, "messages": list(messages), **options}
+        return self._generate("/v1/chat/completions", body)
+
+    def complete(self, model: str, prompt: str, options: dict[str, Any]) -> Iterator[Answer]:
+        """Continue a prompt and yield the growing answer; raises CliError."""
+        return self._generate("/v1/completions", {"model": model, "prompt": prompt, **options})
+
+    def _generate(self, path: str, body: dict[str, Any]) -> Iterator[Answer]:
+        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        answer = Answer()
+        began = time.monotonic()
+        try:
+            with self._http.stream("POST", path, json=body) as response:
+                if response.is_error:
+                    response.read()
+                _check(response)
+                for data in _events(response):
+                    _take(answer, data)
+                    answer.seconds = time.monotonic() - began
+                    if answer.text and answer.first_token_seconds is None:
+                        answer.first_token_seconds = round(answer.seconds, 3)
+                    yield answer
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        if answer.finish_reason is None:
+            raise CliError("the answer broke off", "the server's log says why")
+
+    def _unreachable(self, error: Exception) -> CliError:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return CliError(
+                f"nothing answers at {self.url}",
+                "start a server with `ullage up FILE`, or name another with --url",
+            )
+        return CliError(f"{self.url}: {str(error) or type(error).__name__}")
+
+
+def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines():
+        if not line.startswith("data: "):
+            continue
+        text = line.removeprefix("data: ")
+        if text == "[DONE]":
+            return
+        data = json.loads(text)
+        if "error" in data:
+            raise CliError(str(data["error"]["message"]))
+        yield data
+
+
+def _take(answer: Answer, data: dict[str, Any]) -> None:
+    answer.model = data.get("model", answer.model)
+    answer.usage = data.get("usage") or answer.usage
+    for choice in data["choices"]:
+        delta = choice.get("delta", choice)
+        answer.text += delta.get("content") or delta.get("text") or ""
+        answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
+
+
+def _check(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    try:
+        message = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the server answered {response.status_code}"
+    hint = HINTS.get(response.status_code)
+    if "no chat template" in message:
+        hint = "`ullage run --raw` continues a text without one"
+    raise CliError(message, hint)
+
+
+HINTS = {
+    401: "set ULLAGE_API_KEY to a key that the server knows",
+    403: "`ullage models` lists what this key may use",
+    404: "`ullage models` lists what the server has",
+}

@@ -1,0 +1,1 @@
+"""A load generator: what to ask, when, of whom, and what came of it."""

@@ -1,0 +1,1 @@
+"""`ullage top`: what happens in a pod, live in the terminal."""

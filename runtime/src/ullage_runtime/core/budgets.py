@@ -1,0 +1,28 @@
+"""Budgets: how much of a device's memory models may take."""
+
+from dataclasses import dataclass, field
+
+from ullage_runtime.core.levels import Thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of a device's memory, 0 to 1: at most `most`, and never what is held in reserve."""
+
+    most: float
+    reserve: float
+
+    def of(self, total: int) -> int:
+        """Return the share of so many bytes, in bytes."""
+        return round(total * min(self.most, 1 - self.reserve))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPolicy:
+    """What a pod's memory may be used for, and when it is called short."""
+
+    models: Share = field(default_factory=lambda: Share(0.90, 0.10))
+    """Of the memory that models are loaded into: a GPU's, or the pod's where there is none."""
+    host: Share = field(default_factory=lambda: Share(0.50, 0.20))
+    """Of the pod's memory beside a GPU."""
+    thresholds: Thresholds = field(default_factory=Thresholds)

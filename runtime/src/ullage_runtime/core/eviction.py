@@ -1,0 +1,66 @@
+"""Eviction: which idle models leave so that another fits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+GRACE_SECONDS: Final = 5.0
+"""Shortest that a model stays after its load and after each use: anything less only thrashes."""
+
+_LEAST_SECONDS: Final = 0.01
+"""What a load costs at least, so that nothing is worth infinitely much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A loaded model as somebody sees it who needs its memory."""
+
+    name: str
+    bytes: int
+    priority: int = 0
+    """Higher ones leave later, and only for models that are as high."""
+    idle_seconds: float | None = None
+    """Since its last use or its load; None while requests run or wait."""
+    reload_seconds: float = 1.0
+    """What its return would cost."""
+    pinned: bool = False
+
+    def may_leave_for(self, priority: int) -> bool:
+        """Whether it may ever leave for a model of that priority."""
+        return not self.pinned and self.priority <= priority
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it may leave now."""
+        return self.idle_seconds is not None and self.idle_seconds >= GRACE_SECONDS
+
+
+def victims(
+    candidates: Iterable[Candidate], needed: int, priority: int
+) -> tuple[Candidate, ...] | None:
+    """Return who leaves so that `needed` bytes come free, or None when that is not enough.
+
+    The lowest priority goes first; among equals whoever has been idle for long, frees much and is
+    soon back. Of those, nobody leaves who is not needed: with any one less it would not suffice.
+    """
+    willing = [c for c in candidates if c.may_leave_for(priority) and c.bytes > 0]
+    chosen: list[Candidate] = []
+    freed = 0
+    for candidate in sorted(willing, key=_leaves_later):
+        if freed >= needed:
+            break
+        chosen.append(candidate)
+        freed += candidate.bytes
+    if freed < needed:
+        return None
+    for candidate in tuple(reversed(chosen)):
+        if freed - candidate.bytes >= needed:
+            chosen.remove(candidate)
+            freed -= candidate.bytes
+    return tuple(chosen)
+
+
+def _leaves_later(candidate: Candidate) -> tuple[float, ...]:
+    idle = candidate.idle_seconds or 0.0
+    worth = idle * candidate.bytes / max(_LEAST_SECONDS, candidate.reload_seconds)
+    return (candidate.priority, -worth, -idle, candidate.bytes)

@@ -1,0 +1,163 @@
+"""The ledger: who has been promised, and who takes, how many bytes of which device.
+
+An entry is RESERVED while its model loads, COMMITTED once its true size is known, RELEASING while
+its engine ends, and gone when the bytes are back. Nobody loads without an entry, so the sum over a
+device never exceeds its budget by a promise; a model that grew beyond its estimate may exceed it,
+and then nothing more is granted.
+"""
+
+import collections
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class EntryState(StrEnum):
+    """How far an entry is."""
+
+    RESERVED = "reserved"
+    COMMITTED = "committed"
+    RELEASING = "releasing"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Bytes of one device that one model generation has."""
+
+    owner: str
+    device: str
+    bytes: int
+    state: EntryState
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The bytes are reserved."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class NeverFits:
+    """The request exceeds the whole budget; waiting does not help."""
+
+    required: int
+    budget: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class MustWait:
+    """The request fits the budget once others have left."""
+
+    required: int
+    free: int
+    budget: int
+
+
+Decision = Granted | NeverFits | MustWait
+
+
+class LedgerError(Exception):
+    """A step that an entry's state does not allow: a bug in the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    total: int = 0
+    budget: int = 0
+
+
+class Ledger:
+    """The entries of every device; each method is one atomic step."""
+
+    def __init__(self) -> None:
+        self._devices: dict[str, _Device] = {}
+        self._entries: dict[str, Entry] = {}
+        self._used: collections.Counter[tuple[str, EntryState]] = collections.Counter()
+
+    def set_budget(self, device: str, *, total: int, budget: int) -> None:
+        """Set what a device has and may be used of it; present entries stay as they are."""
+        self._devices[device] = _Device(total=total, budget=budget)
+
+    def budget(self, device: str) -> int:
+        """Return a device's budget, in bytes."""
+        return self._devices[device].budget
+
+    def used(self, device: str) -> int:
+        """Return the bytes of a device that entries of any state have."""
+        used = self._used
+        return (
+            used[device, EntryState.RESERVED]
+            + used[device, EntryState.COMMITTED]
+            + used[device, EntryState.RELEASING]
+        )
+
+    def used_as(self, device: str, state: EntryState) -> int:
+        """Return the bytes of a device that entries of one state have."""
+        return self._used[device, state]
+
+    def free(self, device: str) -> int:
+        """Return the bytes that could be granted now; negative after models grew."""
+        return self.budget(device) - self.used(device)
+
+    def entry(self, owner: str) -> Entry | None:
+        """Return an owner's entry, or None."""
+        return self._entries.get(owner)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return every entry."""
+        return tuple(self._entries.values())
+
+    def never_fits(self, device: str, count: int) -> NeverFits | None:
+        """Say why so many bytes of a device can never be promised, or None if they can."""
+        known = self._devices[device]
+        if count <= known.budget:
+            return None
+        return NeverFits(required=count, budget=known.budget, total=known.total)
+
+    def reserve(self, owner: str, device: str, count: int) -> Decision:
+        """Promise bytes to an owner that has none, or say why not."""
+        if owner in self._entries:
+            raise LedgerError(f"{owner} already has an entry")
+        never = self.never_fits(device, count)
+        if never is not None:
+            return never
+        free = self.free(device)
+        if count > free:
+            return MustWait(required=count, free=free, budget=self.budget(device))
+        entry = Entry(owner=owner, device=device, bytes=count, state=EntryState.RESERVED)
+        self._put(entry)
+        return Granted(entry)
+
+    def commit(self, owner: str, actual: int) -> None:
+        """Replace an estimate by what was measured; also for later measurements."""
+        entry = self._of(owner)
+        if entry.state is EntryState.RELEASING:
+            raise LedgerError(f"{owner} is being released")
+        self._put(replace(entry, bytes=actual, state=EntryState.COMMITTED))
+
+    def begin_release(self, owner: str) -> None:
+        """Note that an owner is about to give its bytes back; they count until it has."""
+        entry = self._of(owner)
+        if entry.state is EntryState.RELEASING:
+            raise LedgerError(f"{owner} is already being released")
+        self._put(replace(entry, state=EntryState.RELEASING))
+
+    def release(self, owner: str) -> int:
+        """Take an owner's bytes back, from any state, and return how many they were."""
+        entry = self._entries.pop(self._of(owner).owner)
+        self._used[entry.device, entry.state] -= entry.bytes
+        return entry.bytes
+
+    def _put(self, entry: Entry) -> None:
+        before = self._entries.get(entry.owner)
+        if before is not None:
+            self._used[before.device, before.state] -= before.bytes
+        self._entries[entry.owner] = entry
+        self._used[entry.device, entry.state] += entry.bytes
+
+    def _of(self, owner: str) -> Entry:
+        entry = self._entries.get(owner)
+        if entry is None:
+            raise LedgerError(f"{owner} has no entry")
+        return entry

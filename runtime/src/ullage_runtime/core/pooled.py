@@ -1,0 +1,120 @@
+"""Embedding and ranking: whole texts in, one vector or one score for each out, as plain data.
+
+Texts are pooled: a model computes all of a text's tokens at once and says one thing of it. Nothing
+is generated, so a request is answered in parts, in whatever order its texts were computed.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+DEFAULT_TEXTS: Final = 64
+"""Texts an engine computes together at most, when the spec names no number."""
+
+
+class Ability(StrEnum):
+    """What a loaded model can be asked for."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    RERANK = "rerank"
+
+
+class PoolingType(StrEnum):
+    """How the vectors of a text's tokens become the text's vector."""
+
+    AUTO = "Auto"
+    """What the file says; else the mean of an encoder's, the last of a decoder's."""
+    MEAN = "Mean"
+    CLS = "CLS"
+    LAST = "Last"
+
+
+class Role(StrEnum):
+    """What an embedded text is for; many models want another instruction before each."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+TextOrTokens = str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Texts, or their tokens, each to become a vector."""
+
+    request_id: str
+    inputs: tuple[TextOrTokens, ...]
+    truncate: bool = False
+    """Whether a text that is too long loses its end; otherwise it is refused."""
+    tenant: str = ""
+    """Who asks: tenants take turns."""
+    timeout_seconds: float | None = None
+    """Time after which the engine ends it with RequestTimeout."""
+
+    @property
+    def characters(self) -> int:
+        """How much text of it has to become tokens."""
+        return sum(len(text) for text in self.inputs if isinstance(text, str))
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """Documents, each to be scored by how well it answers the query."""
+
+    request_id: str
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = False
+    """Whether a document that is too long loses its end; otherwise it is refused."""
+    max_document_tokens: int | None = None
+    """Tokens of a document that are looked at; None looks at all that fit."""
+    tenant: str = ""
+    timeout_seconds: float | None = None
+
+    @property
+    def characters(self) -> int:
+        """How much text of it has to become tokens."""
+        return sum(map(len, (self.query, *self.documents)))
+
+
+PooledRequest = EmbedRequest | RerankRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """What an engine has computed of one text."""
+
+    index: int
+    """Place of the text in its request."""
+    values: bytes
+    """The vector, of length 1, or the raw score: 32-bit floats in this machine's order."""
+    tokens: int
+    """Tokens the text had."""
+
+
+@dataclass(frozen=True, slots=True)
+class PooledPart:
+    """What one step of the engine computed of one request."""
+
+    items: tuple[Pooled, ...]
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PooledAnswer:
+    """All of a request's vectors or scores, in the order of its texts."""
+
+    values: tuple[bytes, ...]
+    tokens: int
+    """Tokens of all texts together."""
+
+
+def answer_of(items: list[Pooled]) -> PooledAnswer:
+    """Return the answer that a request's items make up, whatever order they came in."""
+    ordered = sorted(items, key=lambda item: item.index)
+    return PooledAnswer(
+        values=tuple(item.values for item in ordered),
+        tokens=sum(item.tokens for item in ordered),
+    )

@@ -1,0 +1,1 @@
+"""Continuous batching as a pure machine: who computes what in the next step, and in which cells."""

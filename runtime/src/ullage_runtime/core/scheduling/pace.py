@@ -1,0 +1,108 @@
+"""How many prompt tokens one step takes, so that nobody waits long for its end."""
+
+from dataclasses import dataclass, field
+
+FAST_SECONDS = 0.1
+SLOW_SECONDS = 1.5
+"""Bounds of a step in which nobody generates; a cancel waits that long."""
+
+DECODE_SHARE = 0.9
+"""Time a step's long prompts may take, as a share of a step that only generates.
+
+Twice an idle step is what a reader may notice; what is left is for the estimate's error.
+"""
+
+READERS = 8
+"""Generations that weigh as much as one long prompt that waits for its first token.
+
+With that many or more for each prompt, nobody reads at less than half the speed. With fewer, most
+of those who wait for the machine are prompts, and everybody ends later for every token that is
+generated for one alone.
+"""
+
+QUICK_TOKENS = 512
+PAUSE_SECONDS = 1.5
+"""Bounds of a quick prompt, which makes those who generate pause once.
+
+It costs them the same time in all, taken at once or in pieces; but in pieces it ends much later,
+and so does whoever comes after it.
+"""
+
+LEAST_BESIDE = 4
+"""Prompt tokens of a step beside others that generate, however long they take."""
+
+_WEIGHT = 0.2
+"""Weight of the newest step in the running means."""
+
+
+@dataclass(slots=True)
+class PrefillPace:
+    """A chunk of prompt tokens that follows the machine.
+
+    While nobody generates, and for quick prompts, it is doubled after a fast step and halved after
+    a slow one. Long prompts beside others that generate get about as long as a step of these takes,
+    or longer when there are more of them than one for every few.
+    """
+
+    maximum: int
+    chunk: int = 128
+    minimum: int = 16
+    decode_seconds: dict[int, float] = field(default_factory=dict)
+    """Mean time of a step that only generates, by how many do."""
+    token_seconds: float = 0.0
+    """Mean time that one more prompt token adds to a step."""
+
+    def __post_init__(self) -> None:
+        self.chunk = min(self.chunk, self.maximum)
+
+    def allowed(self, decoding: int, prompts: int = 1, quick: int = 0) -> int:
+        """Return how many tokens of so many prompts to take beside so many that generate.
+
+        `quick` of their tokens are those of quick prompts.
+        """
+        alone = self._alone(decoding)
+        if not decoding or not alone or not self.token_seconds:
+            return self.chunk
+        share = DECODE_SHARE * max(1.0, READERS * prompts / decoding)
+        fitting = int(share * alone / self.token_seconds)
+        return max(LEAST_BESIDE, min(max(fitting, quick), self.chunk))
+
+    def is_quick(self, tokens: int) -> bool:
+        """Tell whether a prompt of so many tokens may make others pause."""
+        return tokens <= QUICK_TOKENS and tokens * self.token_seconds <= PAUSE_SECONDS
+
+    def may_go_on(self, paused: float, tokens: int) -> bool:
+        """Tell whether so many tokens more may follow a pause that others made already."""
+        return paused + tokens * self.token_seconds <= PAUSE_SECONDS
+
+    def observe(self, prefilled: int, decoded: int, seconds: float) -> None:
+        """Take note of how long a step took."""
+        if not prefilled:
+            self._note_alone(decoded, seconds)
+            return
+        if decoded and decoded not in self.decode_seconds and self.token_seconds:
+            # Prompts may never pause at this width; what they do not explain is the others' step.
+            rest = seconds - prefilled * self.token_seconds
+            self._note_alone(decoded, max(rest, self._alone(decoded)))
+        elif decoded or prefilled >= self.minimum:
+            # A small chunk by itself pays the step's own cost, which is not its tokens'.
+            own = max(0.0, seconds - self._alone(decoded)) / prefilled
+            self.token_seconds = _mean(self.token_seconds, own)
+        if seconds > SLOW_SECONDS:
+            self.chunk = max(self.minimum, self.chunk // 2)
+        elif seconds < FAST_SECONDS and prefilled >= self.chunk:
+            self.chunk = min(self.maximum, self.chunk * 2)
+
+    def _alone(self, decoding: int) -> float:
+        """Return the time of a step of so many that generate, or of the nearest known number."""
+        if not decoding or not self.decode_seconds:
+            return 0.0
+        nearest = min(self.decode_seconds, key=lambda width: abs(width - decoding))
+        return self.decode_seconds[nearest]
+
+    def _note_alone(self, decoding: int, seconds: float) -> None:
+        self.decode_seconds[decoding] = _mean(self.decode_seconds.get(decoding, 0.0), seconds)
+
+
+def _mean(before: float, newest: float) -> float:
+    return newest if not before else before + _WEIGHT * (newest - before)

@@ -1,0 +1,122 @@
+"""LlamaContext: the scheduler's port onto llama.cpp's unified key-value memory."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ullage_runtime.core.scheduling.memory import MAX_IDLE
+from ullage_runtime.core.scheduling.port import Decoded, Run
+from ullage_runtime.engines.llamacpp.bindings import llama_cpp
+from ullage_runtime.engines.llamacpp.model import Model
+
+MAX_SLOTS: Final = 256
+"""llama.cpp's LLAMA_MAX_SEQ: sequences it can tell apart in a unified memory."""
+
+ATTENTION_TILE: Final = 64
+"""ggml's GGML_FA_TILE_Q: rows from which attention on a CPU is computed in tiles.
+
+A tile reads every cell that any of its rows sees. Rows of prompts see the same few; one of those
+who generate adds all of its own to everybody's.
+"""
+
+_DONE: Final = 0
+_NO_SLOT: Final = 1
+
+
+class LlamaContext:
+    """Slots are llama.cpp's sequences; cells are shared by them without being copied.
+
+    A recurrent model has one state per sequence instead of cells, and a sliding window forgets what
+    a prefix would need; neither shares prefixes. Both are saved and restored whole.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._handle = model.context
+        self._memory: Any = llama_cpp.llama_get_memory(self._handle)
+        layers_on_gpu, _ = model.offloaded
+        self._mixes = model.batch if layers_on_gpu else ATTENTION_TILE - 1
+        self._batch: Any = llama_cpp.llama_batch_init(model.batch, 0, 1)
+
+    @property
+    def cells(self) -> int:
+        """Tokens that all sequences together can hold."""
+        return self._model.context_length
+
+    @property
+    def slots(self) -> int:
+        """Sequence ids there are."""
+        parallel = self._model.parallel
+        return min(MAX_SLOTS, parallel + MAX_IDLE) if self.shares_prefixes else parallel
+
+    @property
+    def batch(self) -> int:
+        """Tokens of one decode call."""
+        return self._model.batch
+
+    @property
+    def mixes(self) -> int:
+        """Everything on a GPU; on a CPU, what attention does not compute in tiles."""
+        return self._mixes
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether every token's keys and values stay where they are."""
+        return not self._model.is_recurrent and not self._model.has_sliding_window
+
+    def decode(self, runs: Sequence[Run]) -> Decoded:
+        """Compute all runs in one call."""
+        self._model.apply(runs[0].adapter)
+        batch, at = self._batch, 0
+        token, pos, n_seq_id = batch.token, batch.pos, batch.n_seq_id
+        seq_id, logits = batch.seq_id, batch.logits
+        for run in runs:
+            for index, value in enumerate(run.tokens):
+                token[at] = value
+                pos[at] = run.position + index
+                n_seq_id[at] = 1
+                seq_id[at][0] = run.slot
+                logits[at] = run.wants_all
+                at += 1
+            logits[at - 1] = run.wants_logits or run.wants_all
+        batch.n_tokens = at
+        result = llama_cpp.llama_decode(self._handle, batch)
+        if result == _DONE:
+            return Decoded.DONE
+        return Decoded.NO_ROOM if result == _NO_SLOT else Decoded.FAILED
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let a sequence begin with another's cells."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def remove(self, slot: int) -> None:
+        """Take a sequence off its cells."""
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def save(self, slot: int) -> bytes | None:
+        """Return a sequence's keys and values."""
+        size = llama_cpp.llama_state_seq_get_size(self._handle, slot)
+        if not size:
+            return None
+        buffer = (ctypes.c_uint8 * size)()
+        taken = llama_cpp.llama_state_seq_get_data(self._handle, buffer, size, slot)
+        return bytes(buffer) if taken == size else None
+
+    def restore(self, slot: int, saved: bytes) -> bool:
+        """Give a sequence its keys and values back."""
+        buffer = (ctypes.c_uint8 * len(saved)).from_buffer_copy(saved)
+        taken = llama_cpp.llama_state_seq_set_data(self._handle, buffer, len(saved), slot)
+        if taken:
+            return True
+        self.remove(slot)
+        return False
+
+    def clear(self) -> None:
+        """Forget everything."""
+        llama_cpp.llama_memory_clear(self._memory, True)  # noqa: FBT003 - llama.h has no names
+
+    def close(self) -> None:
+        """Free the batch; idempotent. The model frees the rest."""
+        if self._batch is not None:
+            llama_cpp.llama_batch_free(self._batch)
+            self._batch = None

@@ -1,0 +1,64 @@
+"""PooledContext: a context of llama.cpp that computes whole texts, one result for each."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ullage_runtime.core.errors import EngineFailed
+from ullage_runtime.core.vectors import FLOAT_BYTES
+from ullage_runtime.engines.llamacpp.bindings import llama_cpp
+from ullage_runtime.engines.llamacpp.model import Model
+
+_DONE: Final = 0
+
+
+class PooledContext:
+    """Each text is a sequence of its own; nothing is kept from one batch to the next."""
+
+    def __init__(self, model: Model, width: int) -> None:
+        """`width` is how many numbers a result has."""
+        self._handle = model.context
+        self._width = width
+        # An encoder has no memory; its batches do not go through a cache.
+        self._memory: Any = llama_cpp.llama_get_memory(self._handle)
+        self._batch: Any = llama_cpp.llama_batch_init(model.batch, 0, 1)
+
+    def compute(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
+        """Return each text's numbers as 32-bit floats; raises EngineFailed."""
+        self._fill(texts)
+        if self._memory:
+            llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003 - llama.h has no names
+            result = llama_cpp.llama_decode(self._handle, self._batch)
+        else:
+            result = llama_cpp.llama_encode(self._handle, self._batch)
+        if result != _DONE:
+            raise EngineFailed(
+                f"llama.cpp could not compute a batch of {len(texts)} texts", retry_after=1
+            )
+        return [self._numbers(sequence) for sequence in range(len(texts))]
+
+    def close(self) -> None:
+        """Free the batch; idempotent. The model frees the rest."""
+        if self._batch is not None:
+            llama_cpp.llama_batch_free(self._batch)
+            self._batch = None
+
+    def _fill(self, texts: Sequence[Sequence[int]]) -> None:
+        batch, at = self._batch, 0
+        token, pos, n_seq_id = batch.token, batch.pos, batch.n_seq_id
+        seq_id, logits = batch.seq_id, batch.logits
+        for sequence, text in enumerate(texts):
+            for position, value in enumerate(text):
+                token[at] = value
+                pos[at] = position
+                n_seq_id[at] = 1
+                seq_id[at][0] = sequence
+                logits[at] = True
+                at += 1
+        batch.n_tokens = at
+
+    def _numbers(self, sequence: int) -> bytes:
+        found = llama_cpp.llama_get_embeddings_seq(self._handle, sequence)
+        if not found:
+            raise EngineFailed("llama.cpp gave no result for a text", retry_after=1)
+        return ctypes.string_at(found, self._width * FLOAT_BYTES)

@@ -1,0 +1,133 @@
+"""From texts to the tokens that are pooled: special tokens, pairs, and the longest text."""
+
+from array import array
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Final
+
+from ullage_runtime.core.errors import ContextLengthExceeded, InvalidRequest
+from ullage_runtime.core.pooled import EmbedRequest, RerankRequest, TextOrTokens
+from ullage_runtime.engines.llamacpp.lengths import excessive
+from ullage_runtime.engines.llamacpp.model import Model
+
+_SPACIOUS: Final = 4
+"""How many times its tokens' own bytes a text may have: white space may become no token."""
+
+
+class PooledTexts:
+    """Tokenizes for one model; any thread may, as a vocabulary never changes."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._longest = model.longest_text
+
+    def embedded(self, request: EmbedRequest) -> list[Sequence[int]]:
+        """Return the tokens of each text; raises InvalidRequest or ContextLengthExceeded."""
+        return [
+            self._input(f"input[{index}]", text, truncate=request.truncate)
+            for index, text in enumerate(request.inputs)
+        ]
+
+    def ranked(self, request: RerankRequest) -> list[Sequence[int]]:
+        """Return the tokens of each pair of query and document.
+
+        They are laid out as cross-encoders are trained: `[CLS] query [SEP] document [SEP]`, or
+        whatever the vocabulary has in their place.
+        """
+        opening, closing = self._specials
+        separator = self._model.separator
+        between = [*closing]
+        if separator is not None and [separator] != between:
+            between.append(separator)
+        head = [*opening, *self._tokenized("query", request.query), *between]
+        room = self._longest - len(head) - len(closing)
+        if room < 1:
+            raise self._too_long("query", len(head) + len(closing), "leaves no room for a document")
+        return [
+            _kept([*head, *self._document(index, text, room, request), *closing])
+            for index, text in enumerate(request.documents)
+        ]
+
+    def _document(self, index: int, text: str, room: int, request: RerankRequest) -> list[int]:
+        path = f"documents[{index}]"
+        if request.max_document_tokens is None and not request.truncate:
+            tokens = self._tokenized(path, text)
+            if len(tokens) > room:
+                raise self._too_long(path, len(tokens) + self._longest - room, "with its query")
+            return tokens
+        most = min(room, request.max_document_tokens or room)
+        return self._model.tokenized(self._beginning(text), add_special=False)[:most]
+
+    def _input(self, path: str, text: TextOrTokens, *, truncate: bool) -> Sequence[int]:
+        tokens = list(text) if isinstance(text, tuple) else self._whole(path, text, truncate)
+        if isinstance(text, tuple):
+            self._check_ids(path, text)
+        if not tokens:
+            raise InvalidRequest(f"{path} has no tokens", param="input")
+        if len(tokens) <= self._longest:
+            return _kept(tokens)
+        if not truncate:
+            raise self._too_long(path, len(tokens))
+        closing = [] if isinstance(text, tuple) else self._specials[1]
+        return _kept([*tokens[: self._longest - len(closing)], *closing])
+
+    def _whole(self, path: str, text: str, truncate: bool) -> list[int]:  # noqa: FBT001
+        if truncate:
+            return self._model.tokenized(self._beginning(text))
+        self._check_length(path, text)
+        return self._model.tokenized(text)
+
+    def _beginning(self, text: str) -> str:
+        """Return as much of a text as can become the tokens that are kept, spaces included."""
+        per_token = self._most_per_token
+        return text[: per_token * self._longest] if per_token else text
+
+    @property
+    def _most_per_token(self) -> int:
+        """Bytes of a text that may become a single token, or 0 if nobody knows."""
+        longest = self._model.longest_token
+        return _SPACIOUS * (longest + 1) if longest else 0
+
+    def _tokenized(self, path: str, text: str) -> list[int]:
+        self._check_length(path, text)
+        return self._model.tokenized(text, add_special=False)
+
+    @cached_property
+    def _specials(self) -> tuple[list[int], list[int]]:
+        """Tokens that the vocabulary puts before and after a text."""
+        around = self._model.tokenized("")
+        opening = 1 if self._model.bos is not None and around[:1] == [self._model.bos] else 0
+        return around[:opening], around[opening:]
+
+    def _check_ids(self, path: str, tokens: tuple[int, ...]) -> None:
+        size = self._model.vocabulary_size
+        wrong = next((token for token in tokens if not 0 <= token < size), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"{path}: token {wrong} is not in the model's vocabulary of {size}", param="input"
+            )
+
+    def _check_length(self, path: str, text: str) -> None:
+        """Refuse what cannot fit before tokenizing it."""
+        per_token = self._most_per_token
+        least: int | None = len(text.encode()) // per_token if per_token else 0
+        if not least or least <= self._longest:
+            least = excessive(self._model, text, self._longest)
+        if least is not None:
+            raise self._too_long(path, least, about="at least ")
+
+    def _too_long(
+        self, path: str, tokens: int, what: str = "", about: str = ""
+    ) -> ContextLengthExceeded:
+        what = f", {what}" if what else ""
+        return ContextLengthExceeded(
+            f"{path} has {about}{tokens} tokens{what}; this model takes {self._longest} at once: "
+            "shorten it, or send truncate: true to leave its end out",
+            param=path.partition("[")[0],
+            details={"prompt_tokens": tokens, "context_length": self._longest},
+        )
+
+
+def _kept(tokens: Sequence[int]) -> Sequence[int]:
+    """Return tokens in a form that takes 4 bytes each: many of them wait."""
+    return array("i", tokens)

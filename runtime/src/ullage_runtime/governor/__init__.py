@@ -1,0 +1,1 @@
+"""The governor: devices, their budgets, and the ledger as a service."""

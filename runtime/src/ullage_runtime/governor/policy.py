@@ -1,0 +1,37 @@
+"""The memory policy in effect: the pool's, and what this process was started with above it."""
+
+from dataclasses import dataclass
+
+from ullage_api.profile import RuntimeSettings
+from ullage_runtime.core.budgets import MemoryPolicy, Share
+from ullage_runtime.core.levels import Thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOverrides:
+    """Shares, 0 to 1, that whoever starts a process sets; None leaves them to the pool."""
+
+    gpu_max: float | None = None
+    gpu_reserve: float | None = None
+    cpu_max: float | None = None
+    cpu_reserve: float | None = None
+
+
+def memory_policy(settings: RuntimeSettings, overrides: MemoryOverrides) -> MemoryPolicy:
+    """Return the policy that a pool's settings and a process's own add up to."""
+    default, levels = MemoryPolicy(), settings.levels
+    return MemoryPolicy(
+        models=Share(
+            most=_first(overrides.gpu_max, settings.memory_max_percent / 100),
+            reserve=_first(overrides.gpu_reserve, settings.memory_reserve_percent / 100),
+        ),
+        host=Share(
+            most=_first(overrides.cpu_max, default.host.most),
+            reserve=_first(overrides.cpu_reserve, default.host.reserve),
+        ),
+        thresholds=Thresholds(levels.moderate / 100, levels.high / 100, levels.critical / 100),
+    )
+
+
+def _first(override: float | None, otherwise: float) -> float:
+    return otherwise if override is None else override

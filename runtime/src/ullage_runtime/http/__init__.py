@@ -1,0 +1,1 @@
+"""The pod's HTTP surfaces, one package each: router, schema, service."""

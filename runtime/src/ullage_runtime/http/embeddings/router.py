@@ -1,0 +1,27 @@
+"""The path of embeddings."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from ullage_runtime.core.errors import DimensionMismatch, InvalidOutput, UnsupportedOutput
+from ullage_runtime.http.embeddings.objects import EmbeddingList
+from ullage_runtime.http.embeddings.schema import EmbeddingRequest
+from ullage_runtime.http.embeddings.service import embedding_answer
+from ullage_runtime.http.openapi import SERVED, refusals
+from ullage_runtime.http.services import ServicesOf
+
+TAG = "Embeddings"
+
+router = APIRouter(prefix="/v1", tags=[TAG])
+
+
+@router.post(
+    "/embeddings",
+    response_model=EmbeddingList,
+    responses=refusals(*SERVED, DimensionMismatch, UnsupportedOutput, InvalidOutput),
+)
+async def create_embeddings(
+    body: EmbeddingRequest, request: Request, services: ServicesOf
+) -> Response:
+    """Embed texts: one vector of length 1 for each."""
+    return await embedding_answer(services, request, body)

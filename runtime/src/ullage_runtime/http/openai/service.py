@@ -1,0 +1,180 @@
+"""From a valid request to its answer: which model, may the caller, here or at a peer."""
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ullage_api.kinds.model_deployment import Task
+from ullage_api.names import ADAPTER_SEPARATOR
+from ullage_api.wire.pool_desired import DesiredModel
+from ullage_runtime.core.domain import GenerateRequest, ModelCard
+from ullage_runtime.core.errors import ModelNotFound
+from ullage_runtime.http.auth import Key
+from ullage_runtime.http.leased import charged, is_elsewhere
+from ullage_runtime.http.middleware import ADAPTER, KEY, MODEL
+from ullage_runtime.http.openai.answers import Shape, StreamedAnswer, WholeAnswer
+from ullage_runtime.http.openai.generation import Generation
+from ullage_runtime.http.openai.parameters import (
+    chat_sampling,
+    chat_tools,
+    choices_of,
+    completion_sampling,
+    refuse_unsupported,
+    template_options,
+)
+from ullage_runtime.http.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
+from ullage_runtime.http.openai.shapes import ChatShape, CompletionShape
+from ullage_runtime.http.rate_limits import prompt_estimate
+from ullage_runtime.http.services import Services
+from ullage_runtime.http.tasks import check_task
+
+COMPLETION_TOKENS = 16
+"""What OpenAI's completions generate when neither the request nor the model says."""
+
+
+async def chat_answer(services: Services, request: Request, body: ChatRequest) -> Response:
+    """Return the answer to a chat."""
+    model = chat_model(services, request, body.model)
+    asked = chat_work(body, model)
+    with_logprobs = asked.sampling.logprobs is not None
+    shape = ChatShape(asked.request_id, int(services.now()), body.model, with_logprobs)
+    return await _answer(services, request, body, model, [asked], shape)
+
+
+def chat_model(services: Services, request: Request, name: str) -> DesiredModel:
+    """Return the model of a name, which answers chats and which the caller may use."""
+    model = chosen_model(services, request, name)
+    check_task(model, "answer chats", Task.CHAT)
+    return model
+
+
+def chat_work(body: ChatRequest, model: DesiredModel) -> GenerateRequest:
+    """Return what a chat asks of its model's engine; raises InvalidRequest."""
+    refuse_unsupported(body)
+    sampling, tools = chat_sampling(body, model.serving.defaults), chat_tools(body)
+    return GenerateRequest(
+        request_id=uuid.uuid4().hex,
+        messages=tuple(each.message for each in body.messages),
+        tools=tools,
+        template_options=template_options(body),
+        sampling=sampling if tools is None else replace(sampling, formatted_by="tools"),
+    )
+
+
+async def completion_answer(
+    services: Services, request: Request, body: CompletionRequest
+) -> Response:
+    """Return the continuation of one or several prompts, each a choice."""
+    refuse_unsupported(body)
+    model = chosen_model(services, request, body.model)
+    check_task(model, "complete texts", Task.CHAT, Task.COMPLETION)
+    sampling = completion_sampling(body, model.serving.defaults)
+    if sampling.max_tokens is None:
+        sampling = replace(sampling, max_tokens=COMPLETION_TOKENS)
+    work_id = uuid.uuid4().hex
+    asked = [
+        GenerateRequest(
+            request_id=f"{work_id}-{index}",
+            prompt=prompt,
+            sampling=sampling,
+            suffix=body.suffix or None,
+            echo=bool(body.echo),
+        )
+        for index, prompt in enumerate(body.prompt)
+    ]
+    shape = CompletionShape(work_id, int(services.now()), body.model, sampling.logprobs is not None)
+    return await _answer(services, request, body, model, asked, shape)
+
+
+async def _answer(
+    services: Services,
+    request: Request,
+    body: GenerationRequest,
+    model: DesiredModel,
+    prompts: Sequence[GenerateRequest],
+    shape: Shape,
+) -> Response:
+    """Return the answer that has `n` choices for each prompt."""
+    if is_elsewhere(services, model):
+        return await services.forwarder.answer(request, model, services.models.desired)
+    generation = admitted(services, request, model, prompts, choices=body.choices)
+    if not body.stream:
+        return WholeAnswer(generation, shape)
+    return StreamedAnswer(
+        generation,
+        shape,
+        heartbeat=services.settings.heartbeat_seconds,
+        with_usage=body.wants_usage,
+    )
+
+
+def admitted(
+    services: Services,
+    request: Request,
+    model: DesiredModel,
+    prompts: Sequence[GenerateRequest],
+    *,
+    choices: int = 1,
+) -> Generation:
+    """Return the generations of some prompts, charged to the caller; raises RateLimitExceeded."""
+    allowance = charged(services, request, model, prompt_estimate(prompts))
+    key: Key = request.scope[KEY]
+    # Cached prefixes are not shared between keys: how fast an answer comes would tell of others.
+    adapter: str = request.scope[ADAPTER]
+    own = [replace(each, tenant=key.id, adapter=adapter) for each in prompts]
+    work = [choice for each in own for choice in choices_of(each, choices)]
+    return Generation(services, model, work, allowance, choices=choices)
+
+
+def chosen_model(services: Services, request: Request, name: str) -> DesiredModel:
+    """Return the model of a name that the caller may use; raises ModelNotFound or Forbidden.
+
+    `<model>:<adapter>` names a model with one of its adapters, which the scope then tells; a model
+    or alias of that very name goes before.
+    """
+    key: Key = request.scope[KEY]
+    model, adapter = _found(services, key, name)
+    key.check(model.name)
+    if adapter:
+        _check_adapter(model, name, adapter)
+    request.scope[MODEL], request.scope[ADAPTER] = model.name, adapter
+    structlog.contextvars.bind_contextvars(model=model.name)
+    return model
+
+
+def _found(services: Services, key: Key, name: str) -> tuple[DesiredModel, str]:
+    base, _, adapter = name.rpartition(ADAPTER_SEPARATOR)
+    try:
+        return services.models.find(name), ""
+    except ModelNotFound:
+        if base and adapter:
+            with contextlib.suppress(ModelNotFound):
+                return services.models.find(base), adapter
+        if key.models is None:
+            raise
+        # The pool's own message lists every name; a restricted key gets to see its own.
+        allowed = ", ".join(sorted(key.models)) or "none"
+        raise ModelNotFound(
+            f"no model {name!r}; this key may use: {allowed}", param="model"
+        ) from None
+
+
+def _check_adapter(model: DesiredModel, name: str, adapter: str) -> None:
+    known = [a.name for a in model.target.adapters]
+    if adapter not in known:
+        has = f"its adapters are: {', '.join(known)}" if known else "it has none"
+        raise ModelNotFound(
+            f"no model {name!r}; model {model.name!r} has no adapter {adapter!r}, {has}",
+            param="model",
+        )
+
+
+def visible_cards(services: Services, request: Request) -> list[ModelCard]:
+    """Return the models that the caller may use."""
+    key: Key = request.scope[KEY]
+    return [card for card in services.models.cards() if key.may_use(card.name)]

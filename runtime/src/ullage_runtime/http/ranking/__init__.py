@@ -1,0 +1,1 @@
+"""Ranking: how well documents answer a query, in the shapes of Cohere, Jina, TEI and vLLM."""

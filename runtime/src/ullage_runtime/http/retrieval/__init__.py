@@ -1,0 +1,1 @@
+"""Collections over HTTP: points, documents, searches and operations."""

@@ -1,0 +1,227 @@
+"""The bodies of the retrieval endpoints."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from ullage_runtime.core.errors import InvalidRequest
+from ullage_runtime.http.openai.fields import Text
+from ullage_runtime.retrieval.collection import NewPoint
+from ullage_runtime.retrieval.points import (
+    MAX_POINTS,
+    MAX_SPARSE,
+    checked_dense,
+    checked_id,
+    checked_payload,
+    checked_sparse,
+)
+from ullage_runtime.retrieval.searching import MAX_CANDIDATES, RRF_K, Mode, Search
+from ullage_runtime.retrieval.stores.port import Fusion
+
+MAX_DIMENSIONS: Final = 1 << 16
+MAX_TEXT: Final = 64 << 20
+MAX_DOCUMENTS: Final = 1000
+MAX_QUERY: Final = 1 << 16
+
+_ID = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 0, "exclusiveMaximum": 1 << 64},
+            {"type": "string", "format": "uuid"},
+        ]
+    }
+)
+_NUMBERS: Final = {
+    "type": "array",
+    "items": {"type": "number"},
+    "minItems": 1,
+    "maxItems": MAX_DIMENSIONS,
+}
+
+PointKey = Annotated[Any, _ID]
+"""An unsigned number or a UUID."""
+Ids = Annotated[list[PointKey], Field(min_length=1, max_length=MAX_POINTS)]
+Where = Annotated[dict[str, Any], Field(description="A filter in Qdrant's language.")]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Body(BaseModel):
+    """A JSON object whose every member is known: a misspelt one would do nothing, unnoticed."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class SparseBody(Body):
+    """A sparse vector."""
+
+    indices: Annotated[list[int], Field(max_length=MAX_SPARSE)]
+    values: Annotated[list[float], Field(max_length=MAX_SPARSE)]
+
+
+class VectorsBody(Body):
+    """A point's vectors by their names."""
+
+    dense: Annotated[list[float] | None, WithJsonSchema(_NUMBERS)] = None
+    sparse: SparseBody | None = None
+
+
+class PointBody(Body):
+    """A point to be written."""
+
+    id: PointKey
+    text: Annotated[Text, Field(max_length=MAX_TEXT)] | None = None
+    """Becomes `payload.text`; without a vector the collection's model embeds it."""
+    vector: list[float] | VectorsBody | None = None
+    """The dense vector, or an object with `dense` and `sparse`."""
+    payload: dict[str, Any] = Field(default={})
+
+    def point(self, index: int, dimensions: int) -> NewPoint:
+        """Return the point; raises InvalidRequest or DimensionMismatch."""
+        where = f"points[{index}]"
+        given = self.vector
+        vectors = VectorsBody(dense=given) if isinstance(given, list) else given or VectorsBody()
+        dense, sparse = vectors.dense, vectors.sparse
+        if self.text is None and dense is None and sparse is None:
+            raise InvalidRequest(f"{where} needs a text or a vector", param=where)
+        return NewPoint(
+            id=checked_id(self.id, f"{where}.id"),
+            payload=checked_payload(self.payload, f"{where}.payload"),
+            text=self.text,
+            dense=None if dense is None else checked_dense(dense, dimensions, f"{where}.vector"),
+            sparse=None
+            if sparse is None
+            else checked_sparse(sparse.indices, sparse.values, f"{where}.vector.sparse"),
+        )
+
+
+class UpsertBody(Body):
+    """Points to be written over what there is."""
+
+    points: Annotated[list[PointBody], Field(min_length=1, max_length=MAX_POINTS)]
+
+
+class RetrieveBody(Body):
+    """Points that are wanted."""
+
+    ids: Ids
+    with_vectors: bool = False
+
+
+class ScrollBody(Body):
+    """A page of points."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_POINTS)] = 100
+    after: PointKey | None = None
+    """`next` of the page before."""
+    filter: Where | None = None
+    with_vectors: bool = False
+
+
+class CountBody(Body):
+    """Points to be counted."""
+
+    filter: Where | None = None
+
+
+class Chosen(Body):
+    """Points by their ids or by a filter: exactly one of them."""
+
+    ids: Ids | None = None
+    filter: Where | None = None
+
+    def check(self) -> None:
+        """Raise InvalidRequest unless it is one of them."""
+        if (self.ids is None) == (not self.filter):
+            raise InvalidRequest("give either ids or a filter that is not empty", param="ids")
+
+
+class DeleteBody(Chosen):
+    """Points that are to be no more."""
+
+
+class PayloadBody(Chosen):
+    """A change of points' payloads."""
+
+    payload: dict[str, Any]
+    replace: bool = False
+    """Whether it takes the whole payload's place; otherwise its fields are set."""
+
+
+class FusionBody(Body):
+    """How dense and sparse findings become one list."""
+
+    type: Literal["RRF", "DBSF"] = "DBSF"
+    k: Annotated[int | None, Field(ge=1, le=10_000)] = None
+    """RRF's constant; 60 by default."""
+
+
+class SearchBody(Body):
+    """What is looked for."""
+
+    query: Annotated[Text, Field(min_length=1, max_length=MAX_QUERY)] | None = None
+    vector: Annotated[
+        list[float] | None, WithJsonSchema({"anyOf": [_NUMBERS, {"type": "null"}]})
+    ] = None
+    """A dense vector to search with instead of the query's own."""
+    mode: Literal["Dense", "Sparse", "Hybrid"] | None = None
+    """Hybrid where the collection has sparse vectors, else Dense."""
+    limit: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = 10
+    offset: Annotated[int, Field(ge=0, lt=MAX_CANDIDATES)] = 0
+    filter: Where | None = None
+    score_threshold: float | None = None
+    """Least score of dense findings before they are fused; 0 is none."""
+    fusion: FusionBody | None = None
+    group_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Payload field of whose values each is found but once, such as `document`."""
+    group_size: Annotated[int, Field(ge=1, le=100)] = 1
+    exact: bool = False
+    """Whether every vector is looked at, without the index."""
+    explain: bool = False
+    """Whether each finding says its rank and score in each list."""
+
+    def search(self, *, has_sparse: bool) -> Search:
+        """Return the search; raises InvalidRequest."""
+        mode = Mode(self.mode or ("Hybrid" if has_sparse else "Dense"))
+        if self.query is None and (mode is not Mode.DENSE or self.vector is None):
+            raise InvalidRequest(
+                "query is needed; a vector alone can be searched with mode Dense", param="query"
+            )
+        if self.offset + self.limit > MAX_CANDIDATES:
+            raise InvalidRequest(
+                f"offset + limit is {self.offset + self.limit}; a search pages through "
+                f"{MAX_CANDIDATES} findings: narrow it with a filter",
+                param="offset",
+            )
+        fusion = self.fusion or FusionBody()
+        return Search(
+            text=self.query,
+            dense=None if self.vector is None else tuple(self.vector),
+            mode=mode,
+            limit=self.limit,
+            offset=self.offset,
+            filter=self.filter,
+            threshold=self.score_threshold,
+            fusion=Fusion(fusion.type),
+            rrf_k=fusion.k or RRF_K,
+            group_by=self.group_by,
+            group_size=self.group_size,
+            exact=self.exact,
+            explain=self.explain,
+        )
+
+
+class DocumentBody(Body):
+    """A document to be indexed."""
+
+    id: Annotated[Text, Field(min_length=1, max_length=512)]
+    text: Annotated[Text, Field(max_length=MAX_TEXT)]
+    metadata: dict[str, Any] = Field(default={})
+    """Becomes part of every chunk's payload."""
+
+
+class DocumentsBody(Body):
+    """Documents to be indexed; one of an id that is there already takes its place."""
+
+    documents: Annotated[list[DocumentBody], Field(min_length=1, max_length=MAX_DOCUMENTS)]

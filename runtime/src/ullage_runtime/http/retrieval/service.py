@@ -1,0 +1,249 @@
+"""From requests about collections to their answers."""
+
+from typing import Final
+
+from starlette.requests import Request
+
+from ullage_runtime.core.errors import InvalidRequest, PointNotFound
+from ullage_runtime.http.auth import Key
+from ullage_runtime.http.middleware import KEY
+from ullage_runtime.http.retrieval.objects import (
+    ChangeObject,
+    CollectionObject,
+    DocumentObject,
+    HitObject,
+    OperationObject,
+    PartObject,
+    PointList,
+    PointObject,
+    SearchObject,
+    SparseObject,
+)
+from ullage_runtime.http.retrieval.schema import (
+    DeleteBody,
+    DocumentsBody,
+    PayloadBody,
+    ScrollBody,
+    SearchBody,
+    UpsertBody,
+)
+from ullage_runtime.http.services import Services
+from ullage_runtime.retrieval.collection import Change, Collection
+from ullage_runtime.retrieval.collections import Collections, Held
+from ullage_runtime.retrieval.ingest.documents import Document, Kept, Operation
+from ullage_runtime.retrieval.ingest.ingestion import Ingestion, checked_metadata
+from ullage_runtime.retrieval.points import checked_id, checked_ids, checked_payload, shown_payload
+from ullage_runtime.retrieval.searching import Findings, Hit
+from ullage_runtime.retrieval.stores.port import Point
+
+OPERATION_WAIT_SECONDS: Final = 60.0
+
+
+def collection_of(services: Services, request: Request, name: str) -> Collection:
+    """Return a collection that the caller may use; raises Forbidden or CollectionNotFound."""
+    _check_key(services, request, name)
+    return services.collections.find(name)
+
+
+def ingestion_of(services: Services, request: Request, name: str) -> Ingestion:
+    """Return a collection's ingestion, likewise."""
+    _check_key(services, request, name)
+    return services.collections.ingestion(name)
+
+
+def _check_key(services: Services, request: Request, name: str) -> None:
+    """Whoever may use a collection's model may use the collection."""
+    key: Key = request.scope[KEY]
+    key.check(services.collections.held(name).desired.spec.embedding.model_deployment)
+
+
+def tenant_of(request: Request) -> str:
+    """Return who asks."""
+    key: Key = request.scope[KEY]
+    return key.id
+
+
+async def upserted(
+    collection: Collection, body: UpsertBody, *, wait: bool, tenant: str
+) -> ChangeObject:
+    """Write points."""
+    points = [each.point(i, collection.layout.dimensions) for i, each in enumerate(body.points)]
+    ids = [point.id for point in points]
+    if len(set(ids)) < len(ids):
+        twice = next(each for each in ids if ids.count(each) > 1)
+        raise InvalidRequest(f"points has id {twice!r} more than once", param="points")
+    if not collection.layout.has_sparse and any(point.sparse for point in points):
+        raise InvalidRequest(
+            f"collection {collection.name!r} has no sparse vectors", param="points"
+        )
+    return _change(await collection.upsert(points, wait=wait, tenant=tenant))
+
+
+async def one_point(collection: Collection, point_id: str) -> PointObject:
+    """Return a point with its vectors; raises PointNotFound."""
+    given: object = int(point_id) if point_id.isascii() and point_id.isdigit() else point_id
+    found = await collection.retrieve([checked_id(given, "id")], vectors=True)
+    if not found:
+        raise PointNotFound(f"collection {collection.name!r} has no point {point_id}", param="id")
+    return point_object(found[0])
+
+
+async def scrolled(collection: Collection, body: ScrollBody) -> PointList:
+    """Return a page of points."""
+    after = None if body.after is None else checked_id(body.after, "after")
+    points, following = await collection.scroll(
+        after=after, limit=body.limit, where=body.filter, vectors=body.with_vectors
+    )
+    return PointList(points=[point_object(each) for each in points], next=following)
+
+
+async def payload_set(collection: Collection, body: PayloadBody, *, wait: bool) -> ChangeObject:
+    """Change points' payloads."""
+    body.check()
+    change = await collection.set_payload(
+        body.payload,
+        ids=None if body.ids is None else checked_ids(body.ids, "ids"),
+        where=body.filter,
+        replace_all=body.replace,
+        wait=wait,
+    )
+    return _change(change)
+
+
+async def deleted(collection: Collection, body: DeleteBody, *, wait: bool) -> ChangeObject:
+    """Have points be no more."""
+    body.check()
+    if body.ids is not None:
+        return _change(await collection.delete(checked_ids(body.ids, "ids"), wait=wait))
+    return _change(await collection.delete_where(body.filter or {}, wait=wait))
+
+
+async def searched(collection: Collection, body: SearchBody, *, tenant: str) -> SearchObject:
+    """Search."""
+    search = body.search(has_sparse=collection.layout.has_sparse)
+    return _findings(await collection.search(search, tenant=tenant))
+
+
+async def ingested(ingestion: Ingestion, body: DocumentsBody, *, wait: bool) -> OperationObject:
+    """Take documents in."""
+    documents = [
+        Document(
+            each.id,
+            each.text,
+            checked_metadata(
+                checked_payload(each.metadata, f"documents[{index}].metadata"),
+                f"documents[{index}].metadata",
+            ),
+        )
+        for index, each in enumerate(body.documents)
+    ]
+    ids = [each.id for each in documents]
+    if len(set(ids)) < len(ids):
+        twice = next(each for each in ids if ids.count(each) > 1)
+        raise InvalidRequest(f"documents has id {twice!r} more than once", param="documents")
+    operation = await ingestion.accept(documents)
+    if wait:
+        operation = await ingestion.finished(operation.id, OPERATION_WAIT_SECONDS) or operation
+    return operation_object(operation)
+
+
+async def document_deleted(ingestion: Ingestion, document_id: str, *, wait: bool) -> ChangeObject:
+    """Forget a document and its chunks."""
+    return _change(await ingestion.delete(document_id, wait=wait))
+
+
+async def described(collections: Collections, name: str) -> CollectionObject:
+    """Return how a collection stands."""
+    held = collections.held(name)
+    collection, ingestion = held.collection, held.ingestion
+    model = held.desired.spec.embedding.model_deployment
+    if collection is None or ingestion is None:
+        return CollectionObject(name=name, ready=False, message=held.problem, model=model)
+    count = await collection.count()
+    found = await collection.store.describe(collection.physical)
+    return CollectionObject(
+        name=name,
+        ready=True,
+        message=_advice(held),
+        model=collection.model,
+        dimensions=collection.layout.dimensions,
+        points=count,
+        documents=await ingestion.count(),
+        indexed_vectors=found.indexed_vectors if found else None,
+        pending_changes=collection.changes.behind,
+        epoch=collection.changes.routing.epoch,
+    )
+
+
+def _advice(held: Held) -> str:
+    if not held.differences:
+        return ""
+    return f"serves what it has; a reindex is needed: {'; '.join(held.differences)}"
+
+
+def point_object(point: Point) -> PointObject:
+    """Return a point as clients see it."""
+    sparse = point.sparse
+    return PointObject(
+        id=point.id,
+        payload=shown_payload(point.payload),
+        dense=None if point.dense is None else list(point.dense),
+        sparse=sparse and SparseObject(indices=list(sparse.indices), values=list(sparse.values)),
+    )
+
+
+def operation_object(operation: Operation) -> OperationObject:
+    """Return an operation as clients see it."""
+    return OperationObject(
+        id=operation.id,
+        status="running" if operation.finished is None else "completed",
+        total=operation.total,
+        done=operation.done,
+        unchanged=operation.unchanged,
+        superseded=operation.superseded,
+        failed=operation.failed,
+        pending=operation.pending,
+        chunks=operation.chunks,
+        errors=operation.errors,
+    )
+
+
+def document_object(kept: Kept) -> DocumentObject:
+    """Return a document as clients see it."""
+    return DocumentObject(
+        id=kept.document.id,
+        status=kept.state.value,
+        chunks=kept.chunks,
+        error=kept.error,
+        text=kept.document.text,
+        metadata=kept.document.metadata,
+    )
+
+
+def _change(change: Change) -> ChangeObject:
+    return ChangeObject(
+        status="applied" if change.is_applied else "accepted",
+        version=change.version,
+        points=change.count,
+    )
+
+
+def _findings(findings: Findings) -> SearchObject:
+    return SearchObject(
+        results=[_hit(each) for each in findings.hits],
+        mode=findings.mode.value,
+        degraded=list(findings.degraded),
+        seconds=dict(findings.seconds),
+    )
+
+
+def _hit(hit: Hit) -> HitObject:
+    parts = hit.parts
+    return HitObject(
+        id=hit.id,
+        score=hit.score,
+        payload=hit.payload,
+        explain=None
+        if parts is None
+        else {name: PartObject(rank=p.rank, score=p.score) for name, p in parts.items()},
+    )

@@ -1,0 +1,46 @@
+"""What the routers work with: one object, made once by the composition root."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from ullage_runtime.http.draining import Drain
+from ullage_runtime.http.forwarding import Forwarder
+from ullage_runtime.http.limits import Limits
+from ullage_runtime.http.metrics import Metrics
+from ullage_runtime.http.rate_limits import RateLimits
+from ullage_runtime.http.responses.keeping import KeptResponses
+from ullage_runtime.http.status.viewers import Viewers
+from ullage_runtime.models.ports import Models
+from ullage_runtime.retrieval.collections import Collections
+from ullage_runtime.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of a running process that requests meet."""
+
+    models: Models
+    settings: Settings
+    limits: Limits
+    metrics: Metrics
+    drain: Drain
+    forwarder: Forwarder
+    responses: KeptResponses
+    collections: Collections
+    rate_limits: RateLimits = field(default_factory=RateLimits)
+    viewers: Viewers = field(default_factory=Viewers)
+    now: Callable[[], float] = field(default=time.time)
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """Return the process's services; a FastAPI dependency, of WebSockets too."""
+    services: Services = connection.app.state.services
+    return services
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]

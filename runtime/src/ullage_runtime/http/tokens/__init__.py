@@ -1,0 +1,1 @@
+"""Tokens: what a model's vocabulary makes of a text, and of tokens."""

@@ -1,0 +1,1 @@
+"""Models: sources and cache, generations, and the pool that brings the desired state about."""

@@ -1,0 +1,261 @@
+"""Admission: one model's bounded queue, from a request's arrival to its lease."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from ullage_api.kinds.serving_limits import ServingLimits
+from ullage_runtime.core.arms import Share
+from ullage_runtime.core.errors import (
+    EngineDied,
+    MemoryBusy,
+    ModelLoading,
+    Overloaded,
+    ServingError,
+)
+from ullage_runtime.core.scheduling.fairness import Service
+from ullage_runtime.models.lease import BoundLease, NoAdapter, too_long
+from ullage_runtime.models.live import Live
+
+MAX_QUEUE: Final = 64
+HOLD_SECONDS: Final = 120
+REQUEST_SECONDS: Final = 300
+"""What an unset limit means."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A request that waits for its turn."""
+
+    tenant: str
+    turn: "asyncio.Future[Live]"
+
+
+class Admission:
+    """Hands the current generation to requests, in the order of their arrival for each tenant.
+
+    Tenants take turns, so that one with many requests does not hold up one with few; and when the
+    queue is full, the tenant with most in it makes room for one with fewer.
+
+    While there is none, requests are held: up to `holdSeconds`, or until `refuse` says that
+    waiting makes no sense. A request binds its generation when it leaves the queue.
+    """
+
+    def __init__(self, model: str, on_change: Callable[[], None], no_adapter: NoAdapter) -> None:
+        self._model = model
+        self._no_adapter = no_adapter
+        self._on_change = on_change
+        self._waiting: list[_Waiter] = []
+        self._holding: Counter[str] = Counter()
+        self._turns = Service()
+        self._current: Live | None = None
+        self._newer: Live | None = None
+        self._share = Share(0)
+        self._refusal: Callable[[], ServingError] | None = None
+        self._running = 0
+        self._held_back = False
+        self.limits = ServingLimits()
+        self.memory_is_short: str | None = None
+        """Why there is no room for the model now; None while that is not what it waits for."""
+        self.on_miss: Callable[[], None] = lambda: None
+        """Called when a request finds no generation, whether or not it may wait for one."""
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a generation."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+        return len(self._waiting)
+
+    def route_to(self, live: Live | None) -> None:
+        """Make a generation the current one; from here on requests bind it, or are held."""
+        self._current = live
+        self._pump()
+        self._turn_away()
+
+    def share(self, newer: Live | None, percent: int) -> None:
+        """Give a newer generation so many percent of the requests, where it has room for them."""
+        self._newer = newer
+        if newer is None or percent != self._share.percent:
+            self._share = Share(percent)
+        self._pump()
+
+    def hold_back(self, *, hold: bool) -> None:
+        """Have new requests wait although there is a generation, or no longer."""
+        self._held_back = hold
+        self._pump()
+
+    def refuse(self, error: Callable[[], ServingError] | None) -> None:
+        """Answer requests that find no generation with an error, now and until told otherwise."""
+        self._refusal = error
+        self._turn_away()
+
+    @asynccontextmanager
+    async def lease(
+        self, tenant: str = "", *, beside: bool = False, until: float | None = None
+    ) -> AsyncIterator[BoundLease]:
+        """Wait for a turn and hold the current generation meanwhile.
+
+        A request `beside` the engine's work takes no turn where there is a generation. One that
+        comes again has `until` left, and goes before the others.
+        """
+        seconds = self.limits.request_seconds or REQUEST_SECONDS
+        deadline = asyncio.get_running_loop().time() + seconds if until is None else until
+        again = until is not None
+        live = await self._admitted(tenant, deadline, seconds, beside=beside, again=again)
+        try:
+            yield BoundLease(self._model, live, deadline, seconds, self._no_adapter)
+        except EngineDied:
+            self._note_death(live)
+            raise
+        finally:
+            self._leave(live, tenant)
+
+    def _note_death(self, live: Live) -> None:
+        """Bind a dead generation no more: its requests may know before those who watch over it."""
+        if self._current is live:
+            self._current = None
+        if self._newer is live:
+            self._newer = None
+
+    async def _admitted(
+        self, tenant: str, deadline: float, seconds: int, *, beside: bool, again: bool
+    ) -> Live:
+        if self._current is None and self._refusal is not None:
+            raise self._refusal()
+        live = self._current if beside or self._waiting else self._next()
+        if live is not None and (beside or not self._waiting) and not self._held_back:
+            self._note_arrival(tenant)
+            self._bind(live, tenant)
+            return live
+        if self._current is None:
+            self.on_miss()
+        if not again:
+            self._check_room(tenant)
+        turn: asyncio.Future[Live] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(tenant, turn)
+        self._note_arrival(tenant)
+        self._waiting.insert(0 if again else len(self._waiting), waiter)
+        self._on_change()
+        try:
+            return await self._wait(turn, deadline, seconds)
+        except BaseException:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._leave(turn.result(), tenant)
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
+                self._on_change()
+            raise
+
+    def _note_arrival(self, tenant: str) -> None:
+        active = {*self._holding, *(waiter.tenant for waiter in self._waiting)}
+        if tenant not in active:
+            self._turns.arrive(tenant, active)
+            self._turns.forget_idle({*active, tenant})
+
+    def _check_room(self, tenant: str) -> None:
+        """Raise Overloaded when the queue is full, unless another tenant must make room."""
+        limit = MAX_QUEUE if self.limits.max_queue is None else self.limits.max_queue
+        if len(self._waiting) < limit:
+            return
+        full = Overloaded(
+            f"{len(self._waiting)} requests already wait for model {self._model!r}, "
+            f"whose limit is {limit}",
+            retry_after=1,
+        )
+        waiting = Counter(waiter.tenant for waiter in self._waiting)
+        crowd, most = max(waiting.items(), key=lambda item: item[1], default=(tenant, 0))
+        if waiting[tenant] + 1 >= most:
+            raise full
+        last = next(waiter for waiter in reversed(self._waiting) if waiter.tenant == crowd)
+        self._waiting.remove(last)
+        if not last.turn.done():
+            last.turn.set_exception(full)
+
+    async def _wait(self, waiter: asyncio.Future[Live], deadline: float, seconds: int) -> Live:
+        hold = self.limits.hold_seconds
+        hold = HOLD_SECONDS if hold is None else hold
+        held_until = asyncio.get_running_loop().time() + hold
+        if await _within(waiter, min(held_until, deadline)):
+            return waiter.result()
+        if deadline <= held_until:
+            raise too_long(seconds)
+        if self._held_back:
+            raise MemoryBusy(
+                f"model {self._model!r} makes room for others; the request was held for {hold} s",
+                retry_after=5,
+            )
+        if self._current is None:
+            if self.memory_is_short is not None:
+                raise MemoryBusy(
+                    f"model {self._model!r} waits for memory; the request was held for {hold} s: "
+                    f"{self.memory_is_short}",
+                    retry_after=5,
+                )
+            raise ModelLoading(
+                f"model {self._model!r} is not loaded yet; the request was held for {hold} s",
+                retry_after=5,
+            )
+        if await _within(waiter, deadline):
+            return waiter.result()
+        raise too_long(seconds)
+
+    def _next(self) -> Live | None:
+        """Return the generation that takes the next request, or None while none has room."""
+        live, newer = self._current, self._newer
+        if live is None:
+            return None
+        if newer is not None and newer.has_room and self._share.is_due():
+            return newer
+        return live if live.has_room else None
+
+    def _pump(self) -> None:
+        """Give those who wait a generation, while one has room."""
+        while self._waiting and not self._held_back and (live := self._next()) is not None:
+            waiter = min(self._waiting, key=lambda w: self._turns.of(w.tenant))
+            self._waiting.remove(waiter)
+            if not waiter.turn.done():
+                self._bind(live, waiter.tenant)
+                waiter.turn.set_result(live)
+
+    def _turn_away(self) -> None:
+        """Refuse everybody who waits, if there is nothing to wait for."""
+        while self._waiting and self._current is None and self._refusal is not None:
+            waiter = self._waiting.pop(0)
+            if not waiter.turn.done():
+                waiter.turn.set_exception(self._refusal())
+
+    def _bind(self, live: Live, tenant: str) -> None:
+        live.generation.acquire()
+        if self._newer is not None:
+            self._share.count(given=live is self._newer)
+        self._running += 1
+        self._holding[tenant] += 1
+        self._turns.count(tenant, 1)
+        self._on_change()
+
+    def _leave(self, live: Live, tenant: str) -> None:
+        live.generation.release()
+        live.note()
+        self._running -= 1
+        self._holding[tenant] -= 1
+        if not self._holding[tenant]:
+            del self._holding[tenant]
+        self._on_change()
+        self._pump()
+
+
+async def _within(waiter: asyncio.Future[Live], deadline: float) -> bool:
+    """Wait for a future until a deadline; tell whether it is done."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await asyncio.wait({waiter})
+    except TimeoutError:
+        return waiter.done()
+    return True

@@ -1,0 +1,249 @@
+"""Loading: from a desired revision to a live generation that has passed its gate."""
+
+import collections
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+import structlog
+
+from ullage_api.conditions import Reason
+from ullage_api.kinds.model_deployment import Task
+from ullage_runtime.core.domain import (
+    DEFAULT_PARALLEL,
+    Adapter,
+    CacheType,
+    EngineSpec,
+    Footprint,
+    Loaded,
+)
+from ullage_runtime.core.errors import EngineFailed, LoadError
+from ullage_runtime.core.generation import Generation
+from ullage_runtime.core.pooled import DEFAULT_TEXTS, Ability, PoolingType
+from ullage_runtime.core.sizes import human_bytes
+from ullage_runtime.engines.base import Engine
+from ullage_runtime.engines.factory import EngineFactory
+from ullage_runtime.governor.service import Governor, Reservation
+from ullage_runtime.models.artifacts import Artifacts
+from ullage_runtime.models.clock import Clock
+from ullage_runtime.models.gate import Trial, pass_gate
+from ullage_runtime.models.live import Live
+from ullage_runtime.models.metrics import ModelMetrics
+from ullage_runtime.models.room import Claim, Room
+
+MAX_ESTIMATES: Final = 256
+
+_PURPOSES: Final[dict[Task | None, Ability]] = {
+    None: Ability.GENERATE,
+    Task.EMBEDDING: Ability.EMBED,
+    Task.RERANK: Ability.RERANK,
+}
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+class OvershotError(LoadError):
+    """A model that took more than was promised and more than there was."""
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What an attempt has taken so far, and must give back if it fails."""
+
+    engine: Engine | None = None
+    reservation: Reservation | None = None
+
+    def complete(self) -> tuple[Engine, Reservation]:
+        if self.engine is None or self.reservation is None:
+            raise AssertionError("a loaded model has an engine and a reservation")
+        return self.engine, self.reservation
+
+    async def give_back(self) -> None:
+        if self.engine is not None:
+            await self.engine.unload()
+        if self.reservation is not None:
+            self.reservation.release()
+
+
+class Loader:
+    """Loads generations for every model of a pod; knows nothing of which of them answers."""
+
+    def __init__(
+        self,
+        engines: EngineFactory,
+        governor: Governor,
+        room: Room,
+        clock: Clock,
+        metrics: ModelMetrics,
+    ) -> None:
+        self._engines = engines
+        self._governor = governor
+        self._room = room
+        self._clock = clock
+        self._metrics = metrics
+        self._ids = itertools.count(1)
+        self._estimates: collections.OrderedDict[str, Footprint] = collections.OrderedDict()
+        self._seconds: collections.OrderedDict[str, float] = collections.OrderedDict()
+
+    async def load(
+        self,
+        *,
+        model: str,
+        artifacts: Artifacts,
+        claim: Claim,
+        trial: Trial,
+        on_check: Callable[[], Awaitable[None]],
+    ) -> Live:
+        """Return a live generation, or raise LoadError with everything given back.
+
+        `on_check` is awaited before the loaded model is put on trial.
+
+        One that takes more than it was promised and more than there is gives everything back and
+        is loaded once more, with what it really takes as its estimate.
+        """
+        try:
+            return await self._load_once(model, artifacts, claim, trial, on_check)
+        except OvershotError as error:
+            _log.warning("load.overshot", model=model, why=error.message)
+            self._metrics.overshoots.labels(model).inc()
+        return await self._load_once(model, artifacts, claim, trial, on_check)
+
+    async def foreseen(self, artifacts: Artifacts) -> Footprint:
+        """Return what a load would take, without loading; raises LoadError."""
+        engine = await self._engines(artifacts.model.path)
+        try:
+            return await engine.estimate(engine_spec(artifacts))
+        finally:
+            await engine.unload()
+
+    def expected_seconds(self, artifacts: Artifacts, beside: Live) -> float:
+        """Return how long a load will take: as long as last time, or as one of another size did."""
+        known = self._seconds.get(artifacts.key)
+        if known is not None:
+            return known
+        return beside.load_seconds * artifacts.size / max(1, beside.artifacts.size)
+
+    async def _load_once(
+        self,
+        model: str,
+        artifacts: Artifacts,
+        claim: Claim,
+        trial: Trial,
+        on_check: Callable[[], Awaitable[None]],
+    ) -> Live:
+        began = self._clock.monotonic()
+        revision = artifacts.revision
+        owner = f"{model}/{revision}#{next(self._ids)}"
+        taken = _Taken()
+        try:
+            loaded = await self._loaded(taken, owner, artifacts, claim)
+            load_seconds = self._clock.monotonic() - began
+            await on_check()
+            await self._check(taken, loaded, artifacts, trial)
+            engine, reservation = taken.complete()
+            actual = await self._measured(reservation, engine)
+            self._check_size(artifacts, reservation.footprint, actual)
+        except LoadError as error:
+            if taken.engine is not None:
+                error.log = error.log or taken.engine.last_words
+            await taken.give_back()
+            raise
+        except BaseException:
+            await taken.give_back()
+            raise
+        now = self._clock.monotonic()
+        _remember(self._seconds, artifacts.key, load_seconds)
+        self._metrics.load_seconds.labels(model).observe(load_seconds)
+        self._metrics.estimate_ratio.observe(actual / max(1, reservation.footprint.total))
+        return Live(
+            generation=Generation(id=owner, revision=revision),
+            want=artifacts.want,
+            artifacts=artifacts,
+            engine=engine,
+            reservation=reservation,
+            loaded=loaded,
+            load_seconds=load_seconds,
+            began=now,
+        )
+
+    async def _loaded(
+        self,
+        taken: "_Taken",
+        owner: str,
+        artifacts: Artifacts,
+        claim: Claim,
+    ) -> Loaded:
+        """Estimate, reserve and load; what is taken on the way is noted at once."""
+        spec, path = engine_spec(artifacts), artifacts.model.path
+        footprint = self._known_estimate(artifacts)
+        if footprint is None:
+            taken.engine = await self._engines(path)
+            footprint = await taken.engine.estimate(spec)
+            self._remember(artifacts, footprint)
+        taken.reservation = await self._room.reserve(owner, footprint, claim)
+        if taken.engine is None:
+            taken.engine = await self._engines(path)
+        return await taken.engine.load(spec)
+
+    @staticmethod
+    async def _check(taken: "_Taken", loaded: Loaded, artifacts: Artifacts, trial: Trial) -> None:
+        engine, _ = taken.complete()
+        await pass_gate(engine, loaded, [a.name for a in artifacts.adapters], trial)
+
+    @staticmethod
+    async def _measured(reservation: Reservation, engine: Engine) -> int:
+        try:
+            return await reservation.measure(engine)
+        except EngineFailed as error:
+            raise LoadError(Reason.LOAD_FAILED, error.message, final=False) from error
+
+    def _check_size(self, artifacts: Artifacts, footprint: Footprint, actual: int) -> None:
+        """Remember what the estimate left out; raises OvershotError without room for it."""
+        missing = actual - footprint.total
+        if missing <= 0:
+            return
+        self._remember(artifacts, replace(footprint, overhead=footprint.overhead + missing))
+        if self._governor.free < 0:
+            raise OvershotError(
+                Reason.WAITING_FOR_MEMORY,
+                f"it took {human_bytes(actual)}, {human_bytes(missing)} more than expected, and "
+                "there is no room for that",
+                final=False,
+            )
+
+    def _known_estimate(self, artifacts: Artifacts) -> Footprint | None:
+        key = artifacts.key
+        if key in self._estimates:
+            self._estimates.move_to_end(key)
+        return self._estimates.get(key)
+
+    def _remember(self, artifacts: Artifacts, footprint: Footprint) -> None:
+        _remember(self._estimates, artifacts.key, footprint)
+
+
+def _remember(kept: "collections.OrderedDict[str, T]", key: str, value: T) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > MAX_ESTIMATES:
+        kept.popitem(last=False)
+
+
+def engine_spec(artifacts: Artifacts) -> EngineSpec:
+    """Return what the engine needs to load a revision's files."""
+    want = artifacts.want
+    settings, purpose = want.engine, _PURPOSES[want.task]
+    return EngineSpec(
+        path=artifacts.model.path,
+        context_length=settings.context_length,
+        gpu_layers=-1 if settings.gpu_layers is None else settings.gpu_layers,
+        threads=settings.threads or 0,
+        batch_threads=settings.batch_threads or 0,
+        parallel=settings.parallel
+        or (DEFAULT_PARALLEL if purpose is Ability.GENERATE else DEFAULT_TEXTS),
+        kv_cache_type=CacheType(settings.kv_cache_type or CacheType.F16),
+        adapters=tuple(Adapter(a.name, a.file.path, a.scale) for a in artifacts.adapters),
+        purpose=purpose,
+        pooling=PoolingType(settings.pooling or PoolingType.AUTO),
+    )

@@ -1,0 +1,245 @@
+"""One live collection: what is written to it, and how it is searched."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ullage_api.kinds.vector_collection import VectorCollectionSpec
+from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest, ServingError
+from ullage_runtime.core.pooled import Role
+from ullage_runtime.retrieval.embedding import Embedder, Space
+from ullage_runtime.retrieval.failures import told
+from ullage_runtime.retrieval.log.changes import ChangeLog, live
+from ullage_runtime.retrieval.points import checked_dense, checked_payload
+from ullage_runtime.retrieval.profiles import profile_of, profile_settings
+from ullage_runtime.retrieval.searching import Findings, Mode, Search, hits_of, queries_of
+from ullage_runtime.retrieval.stores.port import Filter, Layout, Point, PointId, Sparse, Store
+from ullage_runtime.retrieval.words import document_words, query_words
+
+TEXT: Final = "text"
+"""Payload field that holds a point's text."""
+WORDED_AT_ONCE: Final = 32
+"""Texts taken apart before others get their turn."""
+WAIT_SECONDS: Final = 60.0
+SEARCH_SECONDS: Final = 30.0
+MAX_FOUND_BY_FILTER: Final = 100_000
+"""Points that one request may change by a filter."""
+
+_PASSING: Final = frozenset({429, 503, 504, 507})
+"""Statuses of errors that a hybrid search answers without its dense half."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewPoint:
+    """A point to be written: its text is embedded where it brings no vector."""
+
+    id: PointId
+    payload: Mapping[str, Any]
+    text: str | None = None
+    dense: tuple[float, ...] | None = None
+    sparse: Sparse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An accepted mutation."""
+
+    version: int
+    is_applied: bool
+    count: int
+    """Points that it is about."""
+
+
+class Collection:
+    """A collection that is read and written; see `Collections` for how it comes to be."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: VectorCollectionSpec,
+        store: Store,
+        changes: ChangeLog,
+        embedder: Embedder,
+        layout: Layout,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.store = store
+        self.changes = changes
+        self.embedder = embedder
+        self.layout = layout
+        self.params = profile_settings(profile_of(spec), layout.dimensions).search
+
+    @property
+    def model(self) -> str:
+        """Name of the model that embeds."""
+        return self.spec.embedding.model_deployment
+
+    @property
+    def physical(self) -> str:
+        """Name of what is read in the store."""
+        return self.changes.routing.read
+
+    async def upsert(
+        self, points: Sequence[NewPoint], *, wait: bool, tenant: str, urgent: bool = True
+    ) -> Change:
+        """Write points, embedding the texts of those that bring no vector."""
+        whole = await self._whole(points, tenant=tenant, urgent=urgent)
+        with told(self.name):
+            version = await self.changes.upsert(whole)
+        return await self._change(version, len(whole), wait=wait)
+
+    async def delete(self, ids: Sequence[PointId], *, wait: bool) -> Change:
+        """Have points be no more, whether they exist or not."""
+        with told(self.name):
+            version = await self.changes.delete(ids)
+        return await self._change(version, len(ids), wait=wait)
+
+    async def delete_where(self, where: Filter, *, wait: bool) -> Change:
+        """Have all points be no more that a filter finds."""
+        with told(self.name):
+            await self._check_few(where)
+            version, count = await self.changes.delete_where(where)
+        return await self._change(version, count, wait=wait)
+
+    async def set_payload(
+        self,
+        changes: Mapping[str, Any],
+        *,
+        ids: Sequence[PointId] | None,
+        where: Filter | None,
+        replace_all: bool,
+        wait: bool,
+    ) -> Change:
+        """Set fields of the payloads of some points, or give them another payload."""
+        checked = checked_payload(changes, "payload")
+        with told(self.name):
+            if ids is not None:
+                version, count = await self.changes.set_payload(ids, checked, replace=replace_all)
+            else:
+                await self._check_few(where or {})
+                version, count = await self.changes.set_payload_where(
+                    where or {}, checked, replace=replace_all
+                )
+        return await self._change(version, count, wait=wait)
+
+    async def retrieve(self, ids: Sequence[PointId], *, vectors: bool) -> list[Point]:
+        """Return those of the points that exist."""
+        with told(self.name):
+            found = await self.store.retrieve(self.physical, ids, vectors=vectors)
+        return [point for point in found if not point.is_tombstone]
+
+    async def scroll(
+        self, *, after: PointId | None, limit: int, where: Filter | None, vectors: bool
+    ) -> tuple[list[Point], PointId | None]:
+        """Return a page in the order of ids, and where the next one begins."""
+        with told(self.name):
+            return await self.store.scroll(
+                self.physical, after=after, limit=limit, where=live(where), vectors=vectors
+            )
+
+    async def count(self, where: Filter | None = None) -> int:
+        """Count points exactly."""
+        with told(self.name):
+            return await self.store.count(self.physical, live(where))
+
+    async def search(self, search: Search, *, tenant: str) -> Findings:
+        """Search; a hybrid search whose model is away goes on with words alone, and says so."""
+        began = time.perf_counter()
+        dense, sparse, degraded = await self._vectors(search, tenant)
+        embedded = time.perf_counter()
+        queries = queries_of(search, dense, sparse, self.params)
+        with told(self.name):
+            answers = await self.store.query(self.physical, queries, seconds=SEARCH_SECONDS)
+        found = time.perf_counter()
+        return Findings(
+            hits=tuple(hits_of(search, queries, answers)),
+            mode=Mode.SPARSE if degraded else search.mode,
+            degraded=degraded,
+            seconds={"embed": embedded - began, "store": found - embedded},
+        )
+
+    async def _vectors(
+        self, search: Search, tenant: str
+    ) -> tuple[tuple[float, ...] | None, Sparse | None, tuple[str, ...]]:
+        sparse = None
+        if search.mode is not Mode.DENSE:
+            if not self.layout.has_sparse:
+                raise InvalidRequest(
+                    f"collection {self.name!r} has no sparse vectors; search with mode Dense",
+                    param="mode",
+                )
+            sparse = search.sparse or query_words(search.text or "")
+        if search.mode is Mode.SPARSE:
+            return None, sparse, ()
+        if search.dense is not None:
+            return checked_dense(search.dense, self.layout.dimensions, "vector"), sparse, ()
+        try:
+            (dense,) = await self._embed([search.text or ""], Role.QUERY, tenant, urgent=True)
+        except ServingError as error:
+            if search.mode is Mode.HYBRID and error.status in _PASSING:
+                return None, sparse, ("dense",)
+            raise
+        return dense, sparse, ()
+
+    async def _whole(self, points: Sequence[NewPoint], *, tenant: str, urgent: bool) -> list[Point]:
+        wanting = [p.text for p in points if p.dense is None and p.text is not None]
+        vectors = iter(
+            await self._embed(wanting, Role.DOCUMENT, tenant, urgent=urgent) if wanting else ()
+        )
+        whole = []
+        for index, point in enumerate(points):
+            if index % WORDED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            dense, sparse, payload = point.dense, point.sparse, dict(point.payload)
+            if point.text is not None:
+                payload[TEXT] = point.text
+                dense = dense if dense is not None else next(vectors)
+                if sparse is None and self.layout.has_sparse:
+                    sparse = document_words(point.text)
+            whole.append(Point(point.id, payload, dense, sparse))
+        return whole
+
+    async def _embed(
+        self, texts: Sequence[str], role: Role, tenant: str, *, urgent: bool
+    ) -> tuple[tuple[float, ...], ...]:
+        embedded = await self.embedder.embed(self.model, texts, role, tenant=tenant, urgent=urgent)
+        self._check_space(embedded.space)
+        return embedded.vectors
+
+    def _check_space(self, space: Space) -> None:
+        if space.dimensions != self.layout.dimensions:
+            raise DimensionMismatch(
+                f"model {space.model!r} gives {space.dimensions} dimensions; collection "
+                f"{self.name!r} was made with {self.layout.dimensions} and must be reindexed",
+                details={"expected": self.layout.dimensions, "got": space.dimensions},
+            )
+
+    async def _check_few(self, where: Filter) -> None:
+        count = await self.store.count(self.physical, live(where))
+        if count > MAX_FOUND_BY_FILTER:
+            raise InvalidRequest(
+                f"the filter finds {count} points; one request may change {MAX_FOUND_BY_FILTER}: "
+                "narrow it, for instance by ranges of a field",
+                param="filter",
+            )
+
+    async def _change(self, version: int, count: int, *, wait: bool) -> Change:
+        if wait:
+            with told(self.name):
+                await self.changes.wait(version, WAIT_SECONDS)
+        return Change(version, wait, count)
+
+    def with_spec(self, spec: VectorCollectionSpec) -> None:
+        """Take on settings that act at once: those of queries."""
+        self.spec = replace_embedding(spec, self.spec)
+        self.params = profile_settings(profile_of(spec), self.layout.dimensions).search
+
+
+def replace_embedding(
+    wanted: VectorCollectionSpec, kept: VectorCollectionSpec
+) -> VectorCollectionSpec:
+    """Return a spec with another one's model: vectors of two models cannot be compared."""
+    return wanted.model_copy(update={"embedding": kept.embedding})

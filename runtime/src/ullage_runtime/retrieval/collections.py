@@ -1,0 +1,305 @@
+"""The collections of this pod, as the desired document wants them."""
+
+import asyncio
+import pathlib
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from ullage_api.kinds.vector_collection import StoreType, VectorCollectionSpec
+from ullage_api.wire.pool_desired import DesiredCollection
+from ullage_runtime.core.backoff import load_delay
+from ullage_runtime.core.errors import (
+    CollectionNotFound,
+    CollectionUnavailable,
+    OperationNotFound,
+    ServingError,
+)
+from ullage_runtime.retrieval.collection import Collection
+from ullage_runtime.retrieval.edge.owning import ShardOwner
+from ullage_runtime.retrieval.edge.refusals import VolumeError
+from ullage_runtime.retrieval.embedding import Embedder
+from ullage_runtime.retrieval.ingest.documents import DocumentsFile, Operation
+from ullage_runtime.retrieval.ingest.ingestion import Ingestion
+from ullage_runtime.retrieval.log.changes import ChangeLog
+from ullage_runtime.retrieval.log.file import LogFile, Routing
+from ullage_runtime.retrieval.profiles import differences, layout_of
+from ullage_runtime.retrieval.stores.port import (
+    Description,
+    Layout,
+    Store,
+    StoreError,
+    StoreRefused,
+)
+from ullage_runtime.retrieval.stores.qdrant import QdrantStore
+
+log = structlog.stdlib.get_logger(__name__)
+
+RETRY_SECONDS: Final = 5.0
+_FIRST_EPOCH: Final = 1
+
+
+@dataclass(slots=True)
+class Held:
+    """One wanted collection, and how far it has come."""
+
+    desired: DesiredCollection
+    collection: Collection | None = None
+    ingestion: Ingestion | None = None
+    problem: str = "it is being opened"
+    """Why it is not ready."""
+    differences: list[str] = field(default_factory=list)
+    """What only a reindex would bring about; meanwhile it serves what it has."""
+    task: asyncio.Task[None] | None = None
+
+
+class Collections:
+    """Every collection of one pod.
+
+    `folder` keeps logs, documents and shards. `key_of` returns the API key for a store's host.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        embedder: Embedder,
+        key_of: Callable[[str], str | None] = lambda _: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._embedder = embedder
+        self._key_of = key_of
+        self._now = now
+        self._held: dict[str, Held] = {}
+        self._stores: dict[str, Store] = {}
+        self._owner: ShardOwner | None = None
+        self._opening = asyncio.Lock()
+
+    def names(self) -> list[str]:
+        """Return the names of all wanted collections."""
+        return sorted(self._held)
+
+    def held(self, name: str) -> Held:
+        """Return a collection, ready or not; raises CollectionNotFound, which lists the names."""
+        held = self._held.get(name)
+        if held is None:
+            known = ", ".join(self.names()) or "none"
+            raise CollectionNotFound(
+                f"there is no collection {name!r}; there are: {known}", param="collection"
+            )
+        return held
+
+    def find(self, name: str) -> Collection:
+        """Return a collection; raises CollectionNotFound or CollectionUnavailable."""
+        held = self.held(name)
+        if held.collection is None:
+            raise _unavailable(name, held.problem)
+        return held.collection
+
+    def ingestion(self, name: str) -> Ingestion:
+        """Return a collection's ingestion; raises as `find` does."""
+        held = self.held(name)
+        if held.ingestion is None:
+            raise _unavailable(name, held.problem)
+        return held.ingestion
+
+    async def operation(self, operation_id: str) -> Operation:
+        """Return an operation of any collection; raises OperationNotFound."""
+        for held in self._held.values():
+            if held.ingestion is not None:
+                found = await held.ingestion.operation(operation_id)
+                if found is not None:
+                    return found
+        raise OperationNotFound(f"there is no operation {operation_id!r}")
+
+    async def apply(self, wanted: Sequence[DesiredCollection]) -> None:
+        """Begin to bring wanted collections about; what is no longer wanted is closed and kept."""
+        by_name = {each.name: each for each in wanted}
+        for name in [each for each in self._held if each not in by_name]:
+            await self._close(self._held.pop(name))
+        for name, desired in by_name.items():
+            held = self._held.get(name)
+            if held is None:
+                held = self._held[name] = Held(desired)
+                held.task = asyncio.create_task(self._open(held))
+            elif held.desired.spec != desired.spec:
+                held.desired = desired
+                self._take_on(held)
+
+    async def close(self) -> None:
+        """Close everything; nothing that was accepted is lost."""
+        for held in list(self._held.values()):
+            await self._close(held)
+        self._held.clear()
+        for store in self._stores.values():
+            await store.close()
+        self._stores.clear()
+        if self._owner is not None:
+            await self._owner.close()
+            self._owner = None
+
+    def _take_on(self, held: Held) -> None:
+        """Apply at once what acts at once; say what a reindex would have to do."""
+        if held.collection is None:
+            return  # it is opened with what is wanted by then
+        held.collection.with_spec(held.desired.spec)
+        held.differences = self._differences(held, held.collection.layout)
+
+    def _differences(self, held: Held, found: Layout) -> list[str]:
+        spec = held.desired.spec
+        result = differences(layout_of(spec, found.dimensions), found)
+        collection = held.collection
+        if collection is not None and collection.model != spec.embedding.model_deployment:
+            wanted = spec.embedding.model_deployment
+            result.append(f"model is {collection.model}, wanted is {wanted}")
+        return result
+
+    async def _open(self, held: Held) -> None:
+        """Open a collection, however often it takes."""
+        attempt = 0
+        while held.collection is None:
+            try:
+                await self._opened(held)
+            except (ServingError, StoreError, VolumeError, OSError, sqlite3.Error) as error:
+                attempt += 1
+                pause = load_delay(attempt, 0)
+                held.problem = f"{error}"
+                log.warning(
+                    "a collection cannot be opened",
+                    collection=held.desired.name,
+                    error=held.problem,
+                    again_in=pause,
+                )
+                await asyncio.sleep(pause)
+
+    async def _opened(self, held: Held) -> None:
+        name, spec = held.desired.name, held.desired.spec
+        held.problem = "its store is being opened"
+        store = await self._store(spec)
+        folder = self._folder / name
+        changes = ChangeLog(
+            await asyncio.to_thread(LogFile, folder / "log.sqlite", self._now),
+            store,
+            now=self._now,
+        )
+        try:
+            routing = await changes.open()
+            if routing is None:
+                held.problem = f"it waits for model {spec.embedding.model_deployment!r}"
+                routing = await self._made(name, spec, store)
+            found = await _described(store, name, routing)
+            await self._index_fields(spec, store, routing.read, found.payload_indexes)
+            await changes.start(routing)
+        except BaseException:
+            await changes.close()
+            raise
+        made_with = routing.model.get("name") or spec.embedding.model_deployment
+        kept = spec.model_copy(
+            update={"embedding": spec.embedding.model_copy(update={"model_deployment": made_with})}
+        )
+        collection = Collection(name, kept, store, changes, self._embedder, found.layout)
+        documents = await asyncio.to_thread(DocumentsFile, folder / "documents.sqlite", self._now)
+        held.collection = collection
+        held.ingestion = Ingestion(collection, documents)
+        await held.ingestion.start()
+        held.differences = self._differences(held, found.layout)
+        log.info("collection opened", collection=name, physical=routing.read)
+
+    async def _made(self, name: str, spec: VectorCollectionSpec, store: Store) -> Routing:
+        """Return where a new collection lives, which is made, or was there before us."""
+        space = await self._embedder.space(spec.embedding.model_deployment)
+        wanted = layout_of(spec, space.dimensions)
+        physical = (await store.aliases()).get(name, name)
+        found = await store.describe(physical)
+        if found is None:
+            physical = f"{name}-{_FIRST_EPOCH}"
+            found = await store.describe(physical)
+        if found is None:
+            await store.create(physical, wanted)
+        elif found.layout.dimensions != space.dimensions:
+            raise StoreRefused(
+                f"{physical!r} is in the store already, with {found.layout.dimensions} dimensions; "
+                f"model {space.model!r} gives {space.dimensions}: name another collection or model"
+            )
+        if physical != name:
+            await store.point_alias(name, physical)
+        model = {"name": space.model, "revision": space.revision, "dimensions": space.dimensions}
+        return Routing(_FIRST_EPOCH, physical, (physical,), model)
+
+    async def _index_fields(
+        self,
+        spec: VectorCollectionSpec,
+        store: Store,
+        physical: str,
+        there: Mapping[str, str],
+    ) -> None:
+        for index in spec.payload_indexes or ():
+            if index.field not in there:
+                await store.index_field(physical, index.field, index.type.value.lower())
+
+    async def _store(self, spec: VectorCollectionSpec) -> Store:
+        """Return the store of a collection, opening it for the first who wants it."""
+        async with self._opening:
+            if spec.store is None or spec.store.type is StoreType.EMBEDDED:
+                return await self._embedded()
+            url = spec.store.url or ""
+            if url not in self._stores:
+                key = self._key_of(urlsplit(url).hostname or "")
+                self._stores[url] = await asyncio.to_thread(QdrantStore, url, key)
+            return self._stores[url]
+
+    async def _embedded(self) -> Store:
+        if self._owner is None:
+            owner = ShardOwner(self._folder / ".shards")
+            await owner.start()
+            self._owner = owner
+            self._stores[""] = await asyncio.to_thread(QdrantStore, owner.url, owner.key)
+        return self._stores[""]
+
+    async def _close(self, held: Held) -> None:
+        if held.task is not None:
+            held.task.cancel()
+            await asyncio.gather(held.task, return_exceptions=True)
+        if held.ingestion is not None:
+            await held.ingestion.close()
+        if held.collection is not None:
+            await held.collection.changes.close()
+
+
+async def _described(store: Store, name: str, routing: Routing) -> Description:
+    found = await store.describe(routing.read)
+    if found is None:
+        raise StoreRefused(
+            f"the store has no {routing.read!r}, which the log of collection {name!r} says it "
+            "reads; restore the store, or remove the collection's folder to begin anew"
+        )
+    return found
+
+
+def _unavailable(name: str, why: str) -> CollectionUnavailable:
+    return CollectionUnavailable(
+        f"collection {name!r} is not ready: {why}", retry_after=RETRY_SECONDS
+    )
+
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+")
+
+
+def keys_in(folder: pathlib.Path | None) -> Callable[[str], str | None]:
+    """Return how the key of a store's host is looked up in a folder of mounted secrets."""
+
+    def key_of(host: str) -> str | None:
+        if folder is None or not _HOST.fullmatch(host):
+            return None
+        try:
+            return (folder / host).read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    return key_of

@@ -1,0 +1,184 @@
+"""Building indexes: in a child process on a copy, which then takes the shard's place.
+
+The engine holds the GIL while it optimises, for seconds to minutes. The copy is optimised by
+somebody else, while the shard goes on to be read and written; what was written meanwhile is written
+to the copy too before it takes over. The volume's table names the old folder until the very end, so
+whoever dies in between loses work, never a point.
+"""
+
+import asyncio
+import shutil
+import sys
+from dataclasses import dataclass, field
+from typing import Final
+
+import qdrant_edge as edge
+import structlog
+
+from ullage_runtime.core.backoff import exponential
+from ullage_runtime.retrieval.edge import layout as layouts
+from ullage_runtime.retrieval.edge.shards import Shard, Shards
+
+log = structlog.stdlib.get_logger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+"""How often shards are looked at."""
+LEAST_CHANGES: Final = 2000
+"""Points that must have been written before an optimisation is worth its copy."""
+SHARE: Final = 0.1
+"""Share of a shard's points that must have been written."""
+LARGEST_JOURNAL: Final = 20_000
+"""Changes made meanwhile beyond which the copy is given up: it would never catch up."""
+AT_ONCE: Final = 16
+"""Changes made to the copy before others get their turn."""
+LIMIT_SECONDS: Final = 3600.0
+"""Longest that an optimisation may take."""
+LEAST_BACKOFF: Final = 5.0
+LARGEST_BACKOFF: Final = 300.0
+
+
+class OptimisationFailed(Exception):  # noqa: N818 - named after what happened
+    """The child process did not bring it about."""
+
+
+@dataclass(slots=True)
+class Optimiser:
+    """Keeps the shards of an owner in good shape."""
+
+    shards: Shards
+    least_changes: int = LEAST_CHANGES
+    writable: dict[str, asyncio.Event] = field(default_factory=dict)
+    """By collection: not set while its files are being copied."""
+    failures: int = 0
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> None:
+        """Optimise what needs it; runs until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for shard in self.shards:
+                if self._is_due(shard):
+                    await self._tried(shard)
+
+    async def wait_writable(self, name: str) -> None:
+        """Wait until a collection's files are not being copied."""
+        name = self.shards.volume.table.aliases.get(name, name)
+        event = self.writable.get(name)
+        if event is not None:
+            await event.wait()
+
+    async def _tried(self, shard: Shard) -> None:
+        try:
+            await self.optimise(shard)
+            self.failures = 0
+        except (OptimisationFailed, OSError) as error:
+            self.failures += 1
+            pause = exponential(self.failures, LEAST_BACKOFF, LARGEST_BACKOFF)
+            log.warning(
+                "an index could not be built",
+                collection=shard.name,
+                error=str(error),
+                again_in=pause,
+            )
+            await asyncio.sleep(pause)
+
+    def _is_due(self, shard: Shard) -> bool:
+        points = shard.engine.info().points_count
+        return shard.changes >= max(self.least_changes, SHARE * points)
+
+    async def optimise(self, shard: Shard) -> None:
+        """Optimise a shard; raises OptimisationFailed or OSError, and then nothing has changed.
+
+        One at a time: each takes the memory and the processors of another shard.
+        """
+        async with self._turn:
+            await self._optimise(shard)
+
+    async def _optimise(self, shard: Shard) -> None:
+        folder = self.shards.volume.new_folder()
+        changes = shard.changes
+        try:
+            await self._copy(shard, folder)
+            await self._child(shard, folder)
+            await self._take_over(shard, folder)
+            shard.changes -= changes
+        except BaseException:
+            self.shards.volume.remove(folder)
+            raise
+        finally:
+            shard.journal = None
+
+    async def _copy(self, shard: Shard, folder: str) -> None:
+        volume = self.shards.volume
+        source = volume.path_of(shard.entry)
+        event = self.writable[shard.name] = asyncio.Event()
+        try:
+            shard.engine.flush()
+            shard.journal = []
+            await asyncio.to_thread(shutil.copytree, source, source.parent / folder)
+        finally:
+            event.set()
+            del self.writable[shard.name]
+
+    async def _child(self, shard: Shard, folder: str) -> None:
+        path = self.shards.volume.path_of(shard.entry).parent / folder
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ullage_runtime.retrieval.edge", "optimise", str(path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(LIMIT_SECONDS):
+                words = await self._watched(child, shard)
+        except TimeoutError as error:
+            raise OptimisationFailed(f"it took more than {LIMIT_SECONDS:g} s") from error
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        if child.returncode:
+            raise OptimisationFailed(f"the child exited with {child.returncode}: {words}")
+
+    async def _watched(self, child: asyncio.subprocess.Process, shard: Shard) -> str:
+        ended = asyncio.create_task(child.communicate())
+        try:
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=LOOK_SECONDS)
+                self._check(shard)
+            return (await ended)[1].decode(errors="replace").strip()[-400:]
+        finally:
+            ended.cancel()
+
+    def _check(self, shard: Shard) -> None:
+        if shard.journal is not None and len(shard.journal) > LARGEST_JOURNAL:
+            raise OptimisationFailed(
+                f"more than {LARGEST_JOURNAL} changes were made meanwhile; writers are too fast"
+            )
+
+    def _check_there(self, shard: Shard) -> None:
+        if not any(each is shard for each in self.shards):
+            raise OptimisationFailed("the collection is gone")
+
+    async def _take_over(self, shard: Shard, folder: str) -> None:
+        """Make the copy whole and let it take over."""
+        path = self.shards.volume.path_of(shard.entry).parent / folder
+        config = layouts.config_of(shard.entry.layout)
+        engine = edge.EdgeShard.load(str(path), config)
+        try:
+            done = 0
+            while len(shard.journal or ()) - done > AT_ONCE:
+                for change in (shard.journal or [])[done : done + AT_ONCE]:
+                    change(engine)
+                done += AT_ONCE
+                self._check(shard)
+                await asyncio.sleep(0)
+            # From here on nobody else has a turn.
+            for change in (shard.journal or [])[done:]:
+                change(engine)
+            engine.flush()
+            self._check_there(shard)
+            self.shards.replace(shard, folder, engine)
+        except BaseException:
+            engine.close()
+            raise

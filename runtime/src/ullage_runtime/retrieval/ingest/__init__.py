@@ -1,0 +1,1 @@
+"""From documents to points: kept, cut into chunks, embedded and written."""

@@ -1,0 +1,259 @@
+"""The originals of a collection's documents, and how far each has come: a SQLite file.
+
+What is not finished when the process ends is gone on with by the next one, from this file.
+"""
+
+import hashlib
+import json
+import pathlib
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from ullage_runtime.database import opened, transaction
+
+KEPT_OPERATIONS: Final = 1000
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS documents (
+  id TEXT PRIMARY KEY,
+  digest TEXT NOT NULL,
+  text TEXT NOT NULL,
+  metadata TEXT NOT NULL,
+  operation TEXT NOT NULL,
+  state TEXT NOT NULL,
+  chunker TEXT NOT NULL DEFAULT '',
+  chunks INTEGER NOT NULL DEFAULT 0,
+  error TEXT
+);
+CREATE INDEX IF NOT EXISTS documents_by_operation ON documents (operation, state);
+CREATE TABLE IF NOT EXISTS operations (
+  key INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  created REAL NOT NULL,
+  finished REAL,
+  total INTEGER NOT NULL,
+  unchanged INTEGER NOT NULL,
+  superseded INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+
+class State(StrEnum):
+    """How far a document has come."""
+
+    PENDING = "Pending"
+    DONE = "Done"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it was given."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """What tells its content from another one's."""
+        text = json.dumps([self.text, self.metadata], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document as it is kept."""
+
+    document: Document
+    state: State
+    chunker: str
+    """Of the chunks that are in the index now."""
+    chunks: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call that brought documents, and how far they have come."""
+
+    id: str
+    created: float
+    finished: float | None
+    total: int
+    unchanged: int
+    """Documents that were there already, just so."""
+    superseded: int
+    """Documents that a later call has brought again, or deleted."""
+    done: int
+    failed: int
+    chunks: int
+    errors: dict[str, str]
+    """Why documents failed, by their ids; the first hundred."""
+
+    @property
+    def pending(self) -> int:
+        """Documents that are still to be done."""
+        return self.total - self.unchanged - self.superseded - self.done - self.failed
+
+
+class DocumentsFile:
+    """The file; to be used by one thread at a time."""
+
+    def __init__(self, path: pathlib.Path, now: Callable[[], float]) -> None:
+        self._now = now
+        self._db = opened(path, _SCHEMA, "synchronous = FULL", "secure_delete = ON")
+
+    def accept(self, documents: Sequence[Document], chunker: str) -> str:
+        """Keep documents that are to be indexed and return the operation's id.
+
+        One that is indexed already, with this very content by this chunker, is left as it is.
+        """
+        operation = f"op-{uuid.uuid4().hex}"
+        with transaction(self._db) as db:
+            unchanged = sum(not self._accept(d, operation, chunker) for d in documents)
+            finished = self._now() if unchanged == len(documents) else None
+            db.execute(
+                "INSERT INTO operations (id, created, finished, total, unchanged) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (operation, self._now(), finished, len(documents), unchanged),
+            )
+            db.execute(
+                "DELETE FROM operations WHERE finished IS NOT NULL AND key <= "
+                "(SELECT MAX(key) FROM operations) - ?",
+                (KEPT_OPERATIONS,),
+            )
+        return operation
+
+    def _accept(self, document: Document, operation: str, chunker: str) -> bool:
+        kept = self.get(document.id)
+        digest = document.digest
+        if kept is not None:
+            is_same = kept.document.digest == digest and kept.chunker == chunker
+            if is_same and kept.state is State.DONE:
+                return False
+            self._supersede(document.id)
+        self._db.execute(
+            "INSERT INTO documents (id, digest, text, metadata, operation, state) "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, "
+            "text = excluded.text, metadata = excluded.metadata, operation = excluded.operation, "
+            "state = excluded.state, error = NULL",
+            (
+                document.id,
+                digest,
+                document.text,
+                json.dumps(document.metadata, ensure_ascii=False),
+                operation,
+                State.PENDING,
+            ),
+        )
+        return True
+
+    def _supersede(self, document_id: str) -> None:
+        """Let a document no longer count for the operation that brought it, while that is known."""
+        self._db.execute(
+            "UPDATE operations SET superseded = superseded + 1 WHERE id = "
+            "(SELECT operation FROM documents WHERE id = ?)",
+            (document_id,),
+        )
+
+    def get(self, document_id: str) -> Kept | None:
+        """Return a document."""
+        row = self._db.execute(
+            "SELECT id, text, metadata, state, chunker, chunks, error FROM documents WHERE id = ?",
+            (document_id,),
+        ).fetchone()
+        return None if row is None else _kept(row)
+
+    def pending(self, limit: int) -> list[Kept]:
+        """Return documents that are still to be done."""
+        rows = self._db.execute(
+            "SELECT id, text, metadata, state, chunker, chunks, error FROM documents "
+            "WHERE state = ? ORDER BY rowid LIMIT ?",
+            (State.PENDING, limit),
+        ).fetchall()
+        return [_kept(row) for row in rows]
+
+    def note_done(self, document: Document, chunker: str, chunks: int) -> None:
+        """Note that a document is indexed, unless it has been brought anew meanwhile."""
+        self._note(document, State.DONE, chunker, chunks, None)
+
+    def note_failed(self, document: Document, reason: str) -> None:
+        """Note that a document cannot be indexed, likewise."""
+        kept = self.get(document.id)
+        if kept is not None:
+            self._note(document, State.FAILED, kept.chunker, kept.chunks, reason)
+
+    def _note(
+        self, document: Document, state: State, chunker: str, chunks: int, error: str | None
+    ) -> None:
+        with transaction(self._db) as db:
+            db.execute(
+                "UPDATE documents SET state = ?, chunker = ?, chunks = ?, error = ? "
+                "WHERE id = ? AND digest = ?",
+                (state, chunker, chunks, error, document.id, document.digest),
+            )
+            db.execute(
+                "UPDATE operations SET finished = ? WHERE finished IS NULL AND NOT EXISTS "
+                "(SELECT 1 FROM documents WHERE operation = operations.id AND state = ?)",
+                (self._now(), State.PENDING),
+            )
+
+    def delete(self, document_id: str) -> None:
+        """Forget a document."""
+        with transaction(self._db) as db:
+            self._supersede(document_id)
+            db.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+
+    def count(self) -> int:
+        """Return how many documents there are."""
+        return int(self._db.execute("SELECT COUNT(*) FROM documents").fetchone()[0])
+
+    def operation(self, operation_id: str) -> Operation | None:
+        """Return an operation as it stands."""
+        row = self._db.execute(
+            "SELECT created, finished, total, unchanged, superseded FROM operations WHERE id = ?",
+            (operation_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        counts = dict(
+            self._db.execute(
+                "SELECT state, COUNT(*) FROM documents WHERE operation = ? GROUP BY state",
+                (operation_id,),
+            ).fetchall()
+        )
+        (chunks,) = self._db.execute(
+            "SELECT COALESCE(SUM(chunks), 0) FROM documents WHERE operation = ? AND state = ?",
+            (operation_id, State.DONE),
+        ).fetchone()
+        errors = self._db.execute(
+            "SELECT id, error FROM documents WHERE operation = ? AND error IS NOT NULL LIMIT 100",
+            (operation_id,),
+        ).fetchall()
+        created, finished, total, unchanged, superseded = row
+        return Operation(
+            id=operation_id,
+            created=created,
+            finished=finished,
+            total=total,
+            unchanged=unchanged,
+            superseded=superseded,
+            done=counts.get(State.DONE, 0),
+            failed=counts.get(State.FAILED, 0),
+            chunks=chunks,
+            errors=dict(errors),
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def _kept(row: tuple[Any, ...]) -> Kept:
+    document_id, text, metadata, state, chunker, chunks, error = row
+    document = Document(document_id, text, json.loads(metadata))
+    return Kept(document, State(state), chunker, chunks, error)

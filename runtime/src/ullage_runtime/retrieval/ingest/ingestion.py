@@ -1,0 +1,215 @@
+"""Documents on their way into a collection: one after the other, behind whoever searches."""
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from ullage_runtime.core.backoff import exponential
+from ullage_runtime.core.errors import DocumentNotFound, InvalidRequest, ServingError
+from ullage_runtime.retrieval.collection import TEXT, WAIT_SECONDS, Change, Collection, NewPoint
+from ullage_runtime.retrieval.failures import told
+from ullage_runtime.retrieval.ingest.documents import Document, DocumentsFile, Kept, Operation
+from ullage_runtime.retrieval.ingest.splitting import CannotSplit, Chunker
+from ullage_runtime.retrieval.stores.port import PointId
+
+log = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
+
+TENANT: Final = "ingestion"
+"""Under whose name chunks are embedded: the model lets tenants take turns."""
+BATCH: Final = 16
+"""Chunks that are embedded together: the longest that somebody who searches waits behind."""
+READ_AHEAD: Final = 8
+FIRST_PAUSE: Final = 0.5
+PAUSE_LIMIT: Final = 30.0
+DOCUMENT: Final = "document"
+CHUNK: Final = "chunk"
+"""Payload fields that say which part of which document a point is."""
+FIELDS: Final = frozenset({TEXT, DOCUMENT, CHUNK})
+_NAMESPACE: Final = uuid.UUID("5b2c1c5e-6f0b-5d8e-9a35-0f6f3c1d7a42")
+
+
+def chunk_id(document: str, chunker: str, ordinal: int) -> PointId:
+    """Return the id of a document's chunk: the same whenever it is made again."""
+    return str(uuid.uuid5(_NAMESPACE, f"{chunker}/{ordinal}/{document}"))
+
+
+class Ingestion:
+    """The documents of one collection."""
+
+    def __init__(self, collection: Collection, file: DocumentsFile) -> None:
+        self._collection = collection
+        self._file = file
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="documents")
+        self._more = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._turn = asyncio.Lock()
+        self._work: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Go on with what is not finished."""
+        self._more.set()
+        self._work = asyncio.create_task(self._run_all())
+
+    async def close(self) -> None:
+        """Stop; the next process goes on."""
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+        await asyncio.to_thread(self._thread.shutdown)
+        self._file.close()
+
+    @property
+    def chunker(self) -> Chunker:
+        """How documents are cut."""
+        return Chunker.of(self._collection.spec.chunking)
+
+    async def accept(self, documents: Sequence[Document]) -> Operation:
+        """Keep documents and begin to index them; they are on the disk when this returns."""
+        with told(self._collection.name):
+            key = self.chunker.key
+            operation = await self._on_file(partial(self._file.accept, documents, key))
+        self._more.set()
+        found = await self.operation(operation)
+        if found is None:
+            raise RuntimeError(f"{operation} is gone as soon as it was made")
+        return found
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        """Return an operation as it stands."""
+        return await self._on_file(partial(self._file.operation, operation_id))
+
+    async def finished(self, operation_id: str, seconds: float) -> Operation | None:
+        """Return an operation once it has finished, or as it stands after a while."""
+        found = await self.operation(operation_id)
+        try:
+            async with asyncio.timeout(seconds):
+                while found is not None and found.finished is None:
+                    async with self._changed:
+                        await self._changed.wait()
+                    found = await self.operation(operation_id)
+        except TimeoutError:
+            pass  # it goes on; who asked is told how far it is
+        return found
+
+    async def document(self, document_id: str) -> Kept:
+        """Return a document; raises DocumentNotFound."""
+        kept = await self._on_file(partial(self._file.get, document_id))
+        if kept is None:
+            raise DocumentNotFound(
+                f"collection {self._collection.name!r} has no document {document_id!r}"
+            )
+        return kept
+
+    async def count(self) -> int:
+        """Return how many documents there are."""
+        return await self._on_file(self._file.count)
+
+    async def delete(self, document_id: str, *, wait: bool) -> Change:
+        """Forget a document and have its chunks be no more."""
+        await self.document(document_id)
+        where = {"must": [{"key": DOCUMENT, "match": {"value": document_id}}]}
+        async with self._turn:
+            # First the document, so that nobody indexes it again; then all its chunks there may be.
+            await self._on_file(partial(self._file.delete, document_id))
+            return await self._collection.delete_where(where, wait=wait)
+
+    async def _run_all(self) -> None:
+        """Index what is pending; runs until cancelled."""
+        failures = 0
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while pending := await self._pending():
+                for kept in pending:
+                    if await self._tried(kept):
+                        failures = 0
+                    else:
+                        failures += 1
+                        await asyncio.sleep(exponential(failures, FIRST_PAUSE, PAUSE_LIMIT))
+                        break
+
+    async def _pending(self) -> list[Kept]:
+        try:
+            return await self._on_file(partial(self._file.pending, READ_AHEAD))
+        except (sqlite3.Error, OSError) as error:
+            log.error("documents cannot be read", error=str(error), again_in=PAUSE_LIMIT)  # noqa: TRY400
+            await asyncio.sleep(PAUSE_LIMIT)
+            self._more.set()
+            return []
+
+    async def _tried(self, kept: Kept) -> bool:
+        """Index a document; False when it has to be tried again. A bad one fails alone."""
+        document = kept.document
+        try:
+            async with self._turn:
+                now = await self._on_file(partial(self._file.get, document.id))
+                if now is None or now.document != document:
+                    return True  # deleted, or brought anew
+                await self._index(now)
+        except (InvalidRequest, CannotSplit) as error:
+            log.warning("a document cannot be indexed", document=document.id, error=str(error))
+            await self._on_file(partial(self._file.note_failed, document, str(error)))
+        except (ServingError, sqlite3.Error, OSError) as error:
+            log.warning("indexing waits", document=document.id, error=str(error))
+            return False
+        except Exception as error:
+            # Whatever it is about this document, the others are to be indexed.
+            log.exception("a document cannot be indexed", document=document.id)
+            reason = f"unexpected: {error!r}"
+            await self._on_file(partial(self._file.note_failed, document, reason))
+        async with self._changed:
+            self._changed.notify_all()
+        return True
+
+    async def _index(self, kept: Kept) -> None:
+        document, chunker = kept.document, self.chunker
+        collection = self._collection
+
+        async def lengths(texts: Sequence[str]) -> list[int]:
+            return await collection.embedder.lengths(collection.model, texts)
+
+        chunks = await chunker.chunks(document.text, lengths)
+        if not chunks:
+            raise InvalidRequest("the document has no text")
+        for first in range(0, len(chunks), BATCH):
+            points = [
+                NewPoint(
+                    chunk_id(document.id, chunker.key, first + offset),
+                    {**document.metadata, DOCUMENT: document.id, CHUNK: first + offset},
+                    text,
+                )
+                for offset, text in enumerate(chunks[first : first + BATCH])
+            ]
+            await collection.upsert(points, wait=False, tenant=TENANT, urgent=False)
+        stale = _stale(kept, chunker.key, len(chunks))
+        if stale:
+            await collection.delete(stale, wait=False)
+        with told(collection.name):
+            await collection.changes.wait(collection.changes.tip, WAIT_SECONDS)
+        note = partial(self._file.note_done, document, chunker.key, len(chunks))
+        await self._on_file(note)
+
+    async def _on_file(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _stale(kept: Kept, chunker: str, count: int) -> list[PointId]:
+    """Return the ids of chunks that the document had before and has no more."""
+    first = count if kept.chunker == chunker else 0
+    return [chunk_id(kept.document.id, kept.chunker, n) for n in range(first, kept.chunks)]
+
+
+def checked_metadata(metadata: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a document's metadata; raises InvalidRequest for names that its chunks use."""
+    taken = sorted(FIELDS & set(metadata))
+    if taken:
+        raise InvalidRequest(f"{where}.{taken[0]} is a name that chunks use", param=where)
+    return metadata

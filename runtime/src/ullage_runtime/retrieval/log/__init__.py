@@ -1,0 +1,1 @@
+"""The change log of a collection: what is accepted, in which order, before any index sees it."""

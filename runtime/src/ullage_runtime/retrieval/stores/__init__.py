@@ -1,0 +1,1 @@
+"""Where vectors are kept: one port, and Qdrant behind it."""

@@ -1,0 +1,392 @@
+"""Qdrant through its own client: a server anywhere, or the embedded store on this machine."""
+
+import json
+import math
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import httpx
+
+from ullage_runtime.retrieval.stores.port import (
+    DELETED,
+    DENSE,
+    SPARSE,
+    VERSION,
+    Branch,
+    Description,
+    Distance,
+    Filter,
+    Found,
+    Fusion,
+    Layout,
+    Point,
+    PointId,
+    Query,
+    Sparse,
+    StoreError,
+    StoreRefused,
+    StoreTimeout,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:  # importing it takes seconds and 80 MB, which a pod without collections saves
+    from qdrant_client.http import models
+
+T = TypeVar("T")
+
+WRITE_SECONDS: Final = 60
+CONNECTIONS: Final = 32
+WRITTEN_AT_ONCE: Final = 128
+_UNAVAILABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+
+
+class QdrantStore:
+    """A Qdrant at a URL; a `Store`."""
+
+    def __init__(self, url: str, key: str | None = None, **options: Any) -> None:
+        from qdrant_client import AsyncQdrantClient
+        from qdrant_client.http import models
+
+        self._models = models
+        self._client = AsyncQdrantClient(
+            url=url,
+            # The client's own parameter for it warns about plain http, which loopback is.
+            headers={"api-key": key} if key else None,
+            check_compatibility=False,
+            timeout=WRITE_SECONDS,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            **options,
+        )
+
+    async def create(self, collection: str, layout: Layout) -> None:
+        """Make a collection."""
+        models = self._models
+        sparse = models.SparseVectorParams(modifier=models.Modifier.IDF)
+        await _done(
+            self._client.create_collection(
+                collection,
+                vectors_config={
+                    DENSE: models.VectorParams(
+                        size=layout.dimensions, distance=models.Distance(layout.distance.value)
+                    )
+                },
+                sparse_vectors_config={SPARSE: sparse} if layout.has_sparse else None,
+                hnsw_config=models.HnswConfigDiff(**layout.hnsw) if layout.hnsw else None,
+                quantization_config=_quantization(layout.quantization),
+                metadata=dict(layout.metadata) or None,
+            )
+        )
+
+    async def describe(self, collection: str) -> Description | None:
+        """Return what there is; None if there is no such collection."""
+        try:
+            info = await _done(self._client.get_collection(collection))
+        except StoreRefused as error:
+            if getattr(error.__cause__, "status_code", None) == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        return _description(collection, info)
+
+    async def alter(
+        self, collection: str, hnsw: Mapping[str, int], quantization: Mapping[str, Any] | None
+    ) -> None:
+        """Change how it is indexed, if it differs."""
+        found = await self.describe(collection)
+        if found is None:
+            raise StoreRefused(f"collection {collection!r} does not exist")
+        changed = {k: v for k, v in hnsw.items() if found.layout.hnsw.get(k) != v}
+        differs = quantization != found.layout.quantization
+        if not changed and not differs:
+            return
+        wanted = _quantization(quantization)
+        if quantization is None:
+            wanted = self._models.Disabled.DISABLED
+        await _done(
+            self._client.update_collection(
+                collection,
+                hnsw_config=self._models.HnswConfigDiff(**changed) if changed else None,
+                quantization_config=wanted if differs else None,
+            )
+        )
+
+    async def index_field(self, collection: str, field_name: str, kind: str) -> None:
+        """Index a field of the payload."""
+        await _completed(
+            self._client.create_payload_index(
+                collection, field_name, self._models.PayloadSchemaType(kind), wait=True
+            )
+        )
+
+    async def drop(self, collection: str) -> None:
+        """Remove a collection and all that it holds, if it exists."""
+        await _done(self._client.delete_collection(collection))
+
+    async def write(self, collection: str, points: Sequence[Point], version: int) -> None:
+        """Write points over what is older than the version, or missing; return once it is so."""
+        older = self._filter(_older(version))
+        # In portions: while a request is put into words, nobody else has a turn.
+        for first in range(0, len(points), WRITTEN_AT_ONCE):
+            structs = [
+                self._models.PointStruct(
+                    id=point.id,
+                    vector=_vectors(point),
+                    payload={**point.payload, VERSION: version},
+                )
+                for point in points[first : first + WRITTEN_AT_ONCE]
+            ]
+            await _completed(
+                self._client.upsert(collection, structs, wait=True, update_filter=older)
+            )
+
+    async def purge(self, collection: str, version: int) -> None:
+        """Remove tombstones up to a version."""
+        old = {
+            "must": [
+                {"key": DELETED, "match": {"value": True}},
+                {"key": VERSION, "range": {"lte": version}},
+            ]
+        }
+        selector = self._models.FilterSelector(filter=self._filter(old))
+        await _completed(self._client.delete(collection, selector, wait=True))
+
+    async def retrieve(
+        self, collection: str, ids: Sequence[PointId], *, vectors: bool = False
+    ) -> list[Point]:
+        """Return those of the points that exist, tombstones among them."""
+        records = await _done(
+            self._client.retrieve(collection, list(ids), with_payload=True, with_vectors=vectors)
+        )
+        return [_point(record) for record in records]
+
+    async def scroll(
+        self,
+        collection: str,
+        *,
+        after: PointId | None = None,
+        limit: int,
+        where: Filter | None = None,
+        vectors: bool = False,
+    ) -> tuple[list[Point], PointId | None]:
+        """Return a page in the order of ids, and where the next one begins; tombstones included."""
+        records, following = await _done(
+            self._client.scroll(
+                collection,
+                scroll_filter=self._filter(where),
+                limit=limit,
+                offset=after,
+                with_payload=True,
+                with_vectors=vectors,
+            )
+        )
+        return [_point(record) for record in records], following  # type: ignore[return-value]
+
+    async def count(self, collection: str, where: Filter | None = None) -> int:
+        """Count points exactly."""
+        answer = await _done(
+            self._client.count(collection, count_filter=self._filter(where), exact=True)
+        )
+        return answer.count
+
+    async def query(
+        self, collection: str, queries: Sequence[Query], *, seconds: float
+    ) -> list[list[Found]]:
+        """Answer queries; tombstones are never found, as they have no vectors."""
+        answers = await _done(
+            self._client.query_batch_points(
+                collection,
+                [self._query(each) for each in queries],
+                timeout=max(1, math.ceil(seconds)),
+            )
+        )
+        return [
+            [Found(point.id, point.score, point.payload or {}) for point in answer.points]  # type: ignore[arg-type]
+            for answer in answers
+        ]
+
+    async def aliases(self) -> dict[str, str]:
+        """Return every alias with its collection."""
+        answer = await _done(self._client.get_aliases())
+        return {each.alias_name: each.collection_name for each in answer.aliases}
+
+    async def point_alias(self, alias: str, collection: str) -> None:
+        """Make an alias, or have an existing one point elsewhere, in one step."""
+        models = self._models
+        action = models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+        )
+        await _done(self._client.update_collection_aliases([action]))
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._client.close()
+
+    def _filter(self, data: Filter | None) -> "models.Filter | None":
+        if not data:
+            return None
+        try:
+            return self._models.Filter.model_validate(data)
+        except ValueError as error:
+            raise StoreRefused(f"filter: {_first_line(error)}") from error
+
+    def _query(self, query: Query) -> "models.QueryRequest":
+        from qdrant_client.http import models
+
+        where = self._filter(query.filter)
+        if len(query.branches) == 1:
+            (branch,) = query.branches
+            return models.QueryRequest(
+                query=_vector(branch),
+                using=branch.using,
+                filter=where,
+                limit=query.limit,
+                score_threshold=branch.threshold,
+                params=_params(branch, query),
+                with_payload=True,
+            )
+        fused: Any = models.FusionQuery(fusion=models.Fusion.DBSF)
+        if query.fusion is Fusion.RRF:
+            fused = models.RrfQuery(rrf=models.Rrf(k=query.rrf_k))
+        return models.QueryRequest(
+            prefetch=[
+                models.Prefetch(
+                    query=_vector(branch),
+                    using=branch.using,
+                    filter=where,
+                    limit=branch.limit,
+                    score_threshold=branch.threshold,
+                    params=_params(branch, query),
+                )
+                for branch in query.branches
+            ],
+            query=fused,
+            limit=query.limit,
+            with_payload=True,
+        )
+
+
+def _older(version: int) -> Filter:
+    return {
+        "should": [
+            {"key": VERSION, "range": {"lt": version}},
+            {"is_empty": {"key": VERSION}},
+        ]
+    }
+
+
+async def _done(work: Awaitable[T]) -> T:
+    """Await a request and say what went wrong in the port's terms."""
+    from pydantic import ValidationError
+    from qdrant_client.common.client_exceptions import QdrantException
+    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+    try:
+        return await work
+    except UnexpectedResponse as error:
+        kind: type[StoreError] = StoreRefused
+        if error.status_code in _UNAVAILABLE:
+            kind = StoreUnavailable
+        raise kind(_words(error.content) or f"HTTP {error.status_code}") from error
+    except ResponseHandlingException as error:
+        if isinstance(error.source, httpx.TimeoutException):
+            raise StoreTimeout("the store took too long") from error
+        raise StoreUnavailable(f"the store cannot be reached: {error.source!r}") from error
+    except QdrantException as error:
+        raise StoreUnavailable(str(error)) from error
+    except (ValidationError, ValueError) as error:
+        raise StoreRefused(_first_line(error)) from error
+
+
+async def _completed(work: Awaitable[Any]) -> None:
+    """Await a change and make sure that it has been made: Qdrant answers 200 to a timeout too."""
+    result = await _done(work)
+    if result.status != "completed":
+        raise StoreTimeout(f"the store has not finished: {result.status}")
+
+
+def _words(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["status"]["error"])
+    except (ValueError, KeyError, TypeError):
+        return content[:200].decode(errors="replace")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:3])
+
+
+def _vectors(point: Point) -> dict[str, Any]:
+    vectors: dict[str, Any] = {}
+    if point.dense is not None:
+        vectors[DENSE] = list(point.dense)
+    if point.sparse is not None:
+        vectors[SPARSE] = _sparse(point.sparse)
+    return vectors
+
+
+def _sparse(sparse: Sparse) -> "models.SparseVector":
+    from qdrant_client.http import models
+
+    return models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
+
+
+def _vector(branch: Branch) -> Any:
+    return _sparse(branch.vector) if isinstance(branch.vector, Sparse) else list(branch.vector)
+
+
+def _params(branch: Branch, query: Query) -> "models.SearchParams | None":
+    from qdrant_client.http import models
+
+    if branch.using == SPARSE or not query.params:
+        return None
+    return models.SearchParams.model_validate(query.params)
+
+
+def _quantization(given: Mapping[str, Any] | None) -> Any:
+    from qdrant_client.http import models
+
+    if given is None:
+        return None
+    kind = models.ScalarQuantization if "scalar" in given else models.BinaryQuantization
+    return kind.model_validate(given)
+
+
+def _point(record: Any) -> Point:
+    vectors = record.vector if isinstance(record.vector, Mapping) else {}
+    dense, sparse = vectors.get(DENSE), vectors.get(SPARSE)
+    return Point(
+        id=record.id,
+        payload=record.payload or {},
+        dense=None if dense is None else tuple(dense),
+        sparse=None if sparse is None else Sparse(tuple(sparse.indices), tuple(sparse.values)),
+    )
+
+
+def _description(collection: str, info: Any) -> Description:
+    vectors = info.config.params.vectors
+    dense = vectors.get(DENSE) if isinstance(vectors, Mapping) else None
+    if dense is None:
+        raise StoreRefused(
+            f"collection {collection!r} has no vector named {DENSE!r}; it was made by somebody else"
+        )
+    quantization = info.config.quantization_config
+    return Description(
+        layout=Layout(
+            dimensions=dense.size,
+            distance=Distance(dense.distance.value),
+            has_sparse=SPARSE in (info.config.params.sparse_vectors or {}),
+            hnsw={
+                "m": info.config.hnsw_config.m,
+                "ef_construct": info.config.hnsw_config.ef_construct,
+            },
+            quantization=quantization and quantization.model_dump(mode="json", exclude_none=True),
+            metadata=info.config.metadata or {},
+        ),
+        points=info.points_count or 0,
+        indexed_vectors=info.indexed_vectors_count or 0,
+        is_optimised=info.status == "green",
+        payload_indexes={
+            name: each.data_type.value for name, each in (info.payload_schema or {}).items()
+        },
+    )

@@ -1,0 +1,44 @@
+"""The examples say what the contract understands, and nothing that it would ignore."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.chart import EXAMPLES
+from ullage_api.checks import name_conflicts, problems
+from ullage_api.kinds.base import unknown_fields
+from ullage_api.kinds.model_deployment import ModelDeployment
+
+MANIFESTS = sorted(path for path in EXAMPLES.glob("*.yaml") if not path.name.startswith("values-"))
+
+
+def resources(path: Path) -> list[ModelDeployment]:
+    documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
+    for document in documents:
+        assert unknown_fields(ModelDeployment, document) == []
+    return [ModelDeployment.model_validate(each) for each in documents]
+
+
+def test_there_are_examples() -> None:
+    assert {path.name for path in MANIFESTS} >= {"quickstart.yaml", "two-models.yaml"}
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_an_example_keeps_every_rule(path: Path) -> None:
+    found = resources(path)
+    assert found
+    assert [problem for each in found for problem in problems(each)] == []
+    assert list(name_conflicts(found)) == []
+
+
+def test_the_quickstart_is_the_model_that_the_runtime_image_carries() -> None:
+    (guide,) = resources(EXAMPLES / "quickstart.yaml")
+    assert guide.metadata.name == "guide"
+    assert guide.spec.model.uri == "file:guide-v1.gguf"
+
+
+def test_the_two_models_share_one_pool() -> None:
+    found = resources(EXAMPLES / "two-models.yaml")
+    assert {each.spec.pool for each in found} == {"default"}
+    assert len(found) == 2

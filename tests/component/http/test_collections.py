@@ -1,0 +1,404 @@
+"""Collections, from a socket through real encoders to the real store and back."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.encoder_models import Encoder, write_encoder
+from tests.support.runtimes import served
+from tests.support.stores import eventually
+from ullage_api.kinds.engine_settings import EngineSettings
+from ullage_api.kinds.model_deployment import Task
+from ullage_api.kinds.serving_limits import ServingLimits
+from ullage_api.kinds.vector_collection import VectorCollectionSpec
+from ullage_api.profile import RuntimeSettings
+from ullage_api.wire.pool_desired import (
+    DesiredCollection,
+    DesiredModel,
+    DesiredRevision,
+    PoolDesired,
+)
+from ullage_runtime.app import Runtime
+
+PATIENCE = 120.0
+C = "/v1/collections/notes"
+WIDTH = 64
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("files")
+    write_encoder(folder / "encoder.gguf", Encoder(width=WIDTH))
+    write_encoder(folder / "narrow.gguf", Encoder(width=32))
+    return folder
+
+
+def model(name: str, file: str, task: Task = Task.EMBEDDING) -> DesiredModel:
+    return DesiredModel(
+        name=name,
+        task=task,
+        ordinals=(0,),
+        serving=ServingLimits(request_seconds=60),
+        target=DesiredRevision(
+            uri=f"file:{file}.gguf", engine=EngineSettings(threads=1), task=task
+        ),
+    )
+
+
+def notes(**spec: Any) -> DesiredCollection:
+    given = {"pool": "default", "embedding": {"modelDeployment": "encoder"}, **spec}
+    return DesiredCollection(name="notes", spec=VectorCollectionSpec.model_validate(given))
+
+
+def document(
+    files: pathlib.Path, models: tuple[DesiredModel, ...], *collections: DesiredCollection
+) -> PoolDesired:
+    return PoolDesired(
+        namespace="default",
+        pool="default",
+        settings=RuntimeSettings(file_roots=(str(files),)),
+        models=models,
+        collections=collections,
+    )
+
+
+MODELS = (model("encoder", "encoder"),)
+
+
+@contextlib.asynccontextmanager
+async def pod(
+    folder: pathlib.Path, desired: PoolDesired
+) -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
+    async with served(folder, None) as (runtime, client):
+        client.timeout = httpx.Timeout(PATIENCE)
+        await runtime.documents.accept(desired.sealed(1))
+        yield runtime, client
+
+
+async def ready(client: httpx.AsyncClient, name: str = "notes") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    async def is_ready() -> bool:
+        found.update((await client.get(f"/v1/collections/{name}")).json())
+        return bool(found["ready"])
+
+    await eventually(is_ready, PATIENCE, every=0.1)
+    return found
+
+
+async def posted(client: httpx.AsyncClient, path: str, body: Any, status: int = 200) -> Any:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> str:
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["code"] == code
+    return str(answer.json()["error"]["message"])
+
+
+TEXTS = {
+    1: "the red fox jumped",
+    2: "how the water tank model",
+    3: "blue memory of fire",
+}
+
+
+async def test_points_are_written_read_searched_changed_and_deleted(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    key = str(uuid.uuid4())
+    async with pod(tmp_path, document(files, MODELS, notes())) as (_, client):
+        described = await ready(client)
+        assert described["model"] == "encoder"
+        assert described["dimensions"] == WIDTH
+        assert described["points"] == 0
+
+        points: list[dict[str, Any]] = [
+            {"id": n, "text": t, "payload": {"n": n, "even": n % 2 == 0}} for n, t in TEXTS.items()
+        ]
+        own = [1.0] + [0.0] * (WIDTH - 1)
+        points.append({"id": key, "vector": own, "payload": {"n": 4}})
+        answer = await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        assert answer.json() == {"status": "applied", "version": 1, "points": 4}
+
+        # Reading.
+        one = (await client.get(f"{C}/points/1")).json()
+        assert one["payload"] == {"n": 1, "even": False, "text": TEXTS[1]}
+        assert len(one["dense"]) == WIDTH
+        assert len(one["sparse"]["indices"]) == 3, "stop words are left out"
+        assert (await client.get(f"{C}/points/{key}")).json()["dense"] == own
+        page = await posted(client, f"{C}/points/scroll", {"limit": 2})
+        rest = await posted(client, f"{C}/points/scroll", {"limit": 9, "after": page["next"]})
+        assert [p["id"] for p in page["points"] + rest["points"]] == [1, 2, 3, key]
+        assert rest["next"] is None
+        some = await posted(client, f"{C}/points/retrieve", {"ids": [3, 99]})
+        assert [p["id"] for p in some["points"]] == [3]
+        where = {"must": [{"key": "even", "match": {"value": True}}]}
+        assert await posted(client, f"{C}/points/count", {"filter": where}) == {"count": 1}
+
+        # Searching: the very text of a point is what is nearest to it.
+        for mode in ("Dense", "Sparse", "Hybrid"):
+            for fusion in ("RRF", "DBSF"):
+                body: dict[str, Any] = {
+                    "query": TEXTS[3],
+                    "mode": mode,
+                    "fusion": {"type": fusion},
+                    "explain": True,
+                }
+                found = await posted(client, f"{C}/search", body)
+                best = found["results"][0]
+                assert best["id"] == 3
+                assert best["payload"] == {"n": 3, "even": False, "text": TEXTS[3]}
+                lists = {"Dense": {"dense"}, "Sparse": {"sparse"}}.get(mode, {"dense", "sparse"})
+                assert set(best["explain"]) == lists
+                assert all(part["rank"] == 1 for part in best["explain"].values())
+                assert found["degraded"] == []
+        near = {"vector": own, "mode": "Dense", "score_threshold": 0.99}
+        (only,) = (await posted(client, f"{C}/search", near))["results"]
+        assert only["id"] == key
+        filtered = {"query": TEXTS[3], "filter": where}
+        assert [h["id"] for h in (await posted(client, f"{C}/search", filtered))["results"]] == [2]
+        pages = [
+            (await posted(client, f"{C}/search", {"query": "fire", "limit": 2, "offset": o}))[
+                "results"
+            ]
+            for o in (0, 2)
+        ]
+        assert len({h["id"] for p in pages for h in p}) == 4
+        groups = {"query": "fire", "mode": "Dense", "group_by": "even"}
+        assert len((await posted(client, f"{C}/search", groups))["results"]) == 3
+
+        # Changing.
+        change: dict[str, Any] = {"ids": [1], "payload": {"tag": "a"}}
+        assert (await posted(client, f"{C}/points/payload?wait=true", change))["points"] == 1
+        change = {"filter": where, "payload": {"tag": "b"}, "replace": True}
+        assert (await posted(client, f"{C}/points/payload?wait=true", change))["points"] == 1
+        payloads = [(await client.get(f"{C}/points/{n}")).json()["payload"] for n in (1, 2)]
+        assert payloads == [{"n": 1, "even": False, "text": TEXTS[1], "tag": "a"}, {"tag": "b"}]
+        assert len((await client.get(f"{C}/points/2")).json()["dense"]) == WIDTH
+
+        # Deleting.
+        await posted(client, f"{C}/points/delete?wait=true", {"ids": [1, key]})
+        gone = {"filter": {"must": [{"key": "tag", "match": {"value": "b"}}]}}
+        assert (await posted(client, f"{C}/points/delete?wait=true", gone))["points"] == 1
+        assert await posted(client, f"{C}/points/count", {}) == {"count": 1}
+        message = refused(await client.get(f"{C}/points/1"), 404, "point_not_found")
+        assert message == "collection 'notes' has no point 1"
+        (left,) = (await posted(client, f"{C}/search", {"query": TEXTS[1]}))["results"]
+        assert left["id"] == 3
+
+
+REFUSED: list[tuple[str, Any, str]] = [
+    (
+        "points",
+        {"points": [{"id": 1, "vector": [1.0, 2.0]}]},
+        f"has 2 dimensions; the .* {WIDTH}",
+    ),
+    ("points", {"points": [{"id": -1, "text": "a"}]}, r"points\[0\].id: an id must be"),
+    ("points", {"points": [{"id": "x", "text": "a"}]}, "UUID"),
+    ("points", {"points": [{"id": 1}]}, "needs a text or a vector"),
+    ("points", {"points": []}, "points"),
+    ("points", {"points": [{"id": 1, "text": "a"}], "wait": True}, "wait"),
+    ("points", {"points": [{"id": 1, "text": "a"}] * 2}, "id 1 more than once"),
+    ("points", {"points": [{"id": 1, "text": "a", "payload": {"_v": 1}}]}, "_v is a name"),
+    ("points", {"points": [{"id": 1, "text": "a", "payload": {"n": 1 << 70}}]}, "64-bit"),
+    (
+        "points",
+        {"points": [{"id": 1, "vector": {"sparse": {"indices": [1, 1], "values": [1, 2]}}}]},
+        "distinct",
+    ),
+    ("search", {"query": "a", "limit": 0}, "limit"),
+    ("search", {"query": "a", "limit": 100_000}, "limit"),
+    ("search", {"query": "a", "limit": 900, "offset": 900}, "offset \\+ limit is 1800"),
+    ("search", {}, "query is needed"),
+    ("search", {"query": "a", "filter": {"must": [{"what": 1}]}}, "filter"),
+    ("search", {"query": "a", "filter": {"must": [{"key": "n"}]}}, "filter"),
+    ("search", {"vector": [1.0], "mode": "Dense"}, f"1 dimensions; the .* {WIDTH}"),
+    ("points/delete", {"ids": [1], "filter": {"must": []}}, "either ids or a filter"),
+    ("points/delete", {}, "either ids or a filter"),
+    ("points/delete", {"filter": {}}, "either ids or a filter"),
+    ("documents", {"documents": [{"id": "a", "text": "b", "metadata": {"text": 1}}]}, "chunks"),
+]
+
+
+async def test_what_cannot_be_done_is_refused_with_what_to_do(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (_, client):
+        await ready(client)
+        for path, body, says in REFUSED:
+            method = "PUT" if path == "points" else "POST"
+            answer = await client.request(method, f"{C}/{path}", json=body)
+            code = "dimension_mismatch" if "dimensions" in says else "invalid_request_error"
+            message = refused(answer, 400, code)
+            assert re.search(says, message), (body, message)
+        assert (await posted(client, f"{C}/points/count", {}))["count"] == 0
+
+
+async def test_nothing_of_an_unknown_name_is_found(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (_, client):
+        answer = await client.get("/v1/collections/nothing")
+        assert refused(answer, 404, "collection_not_found") == (
+            "there is no collection 'nothing'; there are: notes"
+        )
+        await ready(client)
+        refused(await client.get("/v1/operations/nothing"), 404, "operation_not_found")
+        refused(await client.get(f"{C}/documents/nothing"), 404, "document_not_found")
+
+
+def long_text(number: int) -> str:
+    """A text of several chunks."""
+    paragraph = f"the red fox number {number} jumped. how the tank and the water model burns. "
+    return "\n\n".join(f"{paragraph} part {part}" for part in range(4))
+
+
+SPLIT = {"chunking": {"splitter": "Text", "maxTokens": 64, "overlapTokens": 0}}
+
+
+async def test_documents_become_chunks_that_are_found_replaced_and_forgotten(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes(**SPLIT))) as (_, client):
+        await ready(client)
+        documents = [
+            {"id": f"doc/{n}", "text": long_text(n), "metadata": {"n": n}} for n in range(3)
+        ]
+        body = {"documents": [*documents, {"id": "empty", "text": "  "}]}
+        operation = await posted(client, f"{C}/documents?wait=true", body, 202)
+        assert operation["status"] == "completed"
+        assert (operation["total"], operation["done"], operation["failed"]) == (4, 3, 1)
+        assert operation["errors"] == {"empty": "the document has no text"}
+        chunks = operation["chunks"]
+        assert chunks > 6
+        assert (await posted(client, f"{C}/points/count", {}))["count"] == chunks
+        assert (await client.get(f"/v1/operations/{operation['id']}")).json() == operation
+
+        found = await posted(
+            client, f"{C}/search", {"query": long_text(2)[:60], "group_by": "document"}
+        )
+        documents_found = [hit["payload"]["document"] for hit in found["results"]]
+        assert sorted(documents_found) == ["doc/0", "doc/1", "doc/2"]
+        assert all(hit["payload"]["text"] for hit in found["results"])
+
+        # The same again changes nothing; a shorter one leaves no chunk behind.
+        again = await posted(client, f"{C}/documents?wait=true", {"documents": documents}, 202)
+        assert again["unchanged"] == 3
+        short = {"documents": [{"id": "doc/0", "text": "the fox"}]}
+        await posted(client, f"{C}/documents?wait=true", short, 202)
+        where = {"must": [{"key": "document", "match": {"value": "doc/0"}}]}
+        assert (await posted(client, f"{C}/points/count", {"filter": where}))["count"] == 1
+        kept = (await client.get(f"{C}/documents/empty")).json()
+        assert (kept["status"], kept["text"]) == ("Failed", "  ")
+
+        answer = await client.delete(f"{C}/documents/empty", params={"wait": True})
+        assert answer.json()["points"] == 0
+        refused(await client.get(f"{C}/documents/empty"), 404, "document_not_found")
+
+
+async def test_a_restart_goes_on_with_documents_and_doubles_nothing(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    desired = document(files, MODELS, notes(**SPLIT))
+    documents = [{"id": f"doc-{n}", "text": long_text(n)} for n in range(12)]
+    async with pod(tmp_path, desired) as (_, client):
+        await ready(client)
+        operation = await posted(client, f"{C}/documents", {"documents": documents}, 202)
+        assert operation["status"] == "running"
+    async with pod(tmp_path, desired) as (_, client):
+        await ready(client)
+
+        async def is_completed() -> bool:
+            operation.update((await client.get(f"/v1/operations/{operation['id']}")).json())
+            return bool(operation["status"] == "completed")
+
+        await eventually(is_completed, PATIENCE, every=0.1)
+        assert operation["done"] == 12
+        count = (await posted(client, f"{C}/points/count", {}))["count"]
+        assert count == operation["chunks"]
+
+
+async def test_a_hybrid_search_goes_on_with_words_when_the_model_is_away(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        points = [{"id": n, "text": text} for n, text in TEXTS.items()]
+        await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        suspended = MODELS[0].model_copy(update={"suspended": True, "ordinals": ()})
+        await runtime.documents.accept(document(files, (suspended,), notes()).sealed(2))
+        found = await posted(client, f"{C}/search", {"query": "blue fire"})
+        assert found["results"][0]["id"] == 3
+        assert found["degraded"] == ["dense"]
+        assert found["mode"] == "Sparse"
+        answer = await client.post(f"{C}/search", json={"query": "blue", "mode": "Dense"})
+        refused(answer, 503, "model_suspended")
+
+
+async def test_a_killed_owner_is_back_with_every_point(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        points = [{"id": n, "text": text} for n, text in TEXTS.items()]
+        await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        owner = runtime.services.collections._owner
+        assert owner is not None
+        assert owner.pid is not None
+        os.kill(owner.pid, signal.SIGKILL)
+        later = [{"id": 10 + n, "text": text} for n, text in TEXTS.items()]
+        answer = await client.put(f"{C}/points", params={"wait": True}, json={"points": later})
+        assert answer.status_code == 200, answer.text
+        assert (await posted(client, f"{C}/points/count", {}))["count"] == 6
+
+
+async def test_what_only_a_reindex_changes_is_said_and_what_there_is_is_served(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    both = (*MODELS, model("narrow", "narrow"))
+    async with pod(tmp_path, document(files, both, notes())) as (runtime, client):
+        await ready(client)
+        points = [{"id": n, "text": text} for n, text in TEXTS.items()]
+        await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        wanted = notes(
+            embedding={"modelDeployment": "narrow"},
+            profile="HighAccuracy",
+            dense={"distance": "Dot"},
+        )
+        await runtime.documents.accept(document(files, both, wanted).sealed(2))
+        message = (await client.get(C)).json()["message"]
+        assert message.startswith("serves what it has; a reindex is needed: distance is Cosine")
+        assert "model is encoder, wanted is narrow" in message
+        found = await posted(client, f"{C}/search", {"query": TEXTS[2]})
+        assert found["results"][0]["id"] == 2
+
+
+async def test_a_collection_waits_for_its_model_and_says_so(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    ranker = model("encoder", "encoder", Task.RERANK)
+    async with pod(tmp_path, document(files, (ranker,), notes())) as (runtime, client):
+
+        async def has_problem() -> bool:
+            return "does not embed texts" in (await client.get(C)).json()["message"]
+
+        await eventually(has_problem, PATIENCE, every=0.1)
+        answer = await client.post(f"{C}/search", json={"query": "a"})
+        message = refused(answer, 503, "collection_unavailable")
+        assert message.startswith("collection 'notes' is not ready: model 'encoder' is for Rerank")
+        assert int(answer.headers["retry-after"]) > 0
+        await runtime.documents.accept(document(files, MODELS, notes()).sealed(2))
+        await ready(client)
+        await runtime.documents.accept(document(files, MODELS).sealed(3))
+        refused(await client.get(C), 404, "collection_not_found")

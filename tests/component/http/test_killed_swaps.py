@@ -1,0 +1,191 @@
+"""Whoever is killed at whatever step of a swap: nothing is lost that need not be.
+
+One seed for each step and victim; `make soak` plays twenty.
+"""
+
+import asyncio
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.support.processes import environment
+from tests.support.swaps import (
+    EVERY_STEP,
+    PATIENCE,
+    STREAMS,
+    Listeners,
+    document,
+    pool_with,
+    serving,
+    settled,
+    until,
+    write_pair,
+)
+from tests.support.workers import SLACK
+from ullage_api.kinds.rollout import SwapStep
+from ullage_api.wire.pool_desired import DesiredRevision
+from ullage_runtime.core.swap import Mark, SwapEnd
+from ullage_runtime.models.journal import FileJournal
+from ullage_runtime.models.pool import ModelPool
+
+SEEDS = range(1, 1 + int(os.environ.get("ULLAGE_SOAK_SEEDS", "1")))
+STEPS = [*SwapStep, SwapEnd.COMMITTED]
+HEARD = 20
+"""Streams that are complete before a swap, and that must come to their end after it."""
+WORKER = "ullage_runtime.engines.worker"
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    write_pair(tmp_path)
+    return tmp_path
+
+
+def workers() -> list[psutil.Process]:
+    """Return this process's workers, the oldest first."""
+    found = [c for c in psutil.Process().children() if WORKER in c.cmdline()]
+    return sorted(found, key=lambda process: process.create_time())
+
+
+def ledger(pool: ModelPool) -> int:
+    return pool.report().devices[0].ledger_bytes
+
+
+class Killer(FileJournal):
+    """A journal that has a worker killed a moment after a step was noted, once."""
+
+    def __init__(self, path: pathlib.Path, mark: Mark, victim: int, delay: float) -> None:
+        super().__init__(path, time.time)
+        self._mark, self._victim, self._delay = mark, victim, delay
+        self.armed = False
+        self.killed = False
+
+    async def note(self, model: str, mark: Mark, want: DesiredRevision, detail: str = "") -> None:
+        await super().note(model, mark, want, detail)
+        if self.armed and mark is self._mark:
+            self.armed = False
+            asyncio.get_running_loop().call_later(self._delay, self._kill)
+
+    def _kill(self) -> None:
+        alive = workers()
+        if len(alive) > self._victim:
+            alive[self._victim].send_signal(signal.SIGKILL)
+            self.killed = True
+
+
+CASES = [
+    pytest.param(step, victim, seed, id=f"{step.value}-{who}-{seed}")
+    for seed in SEEDS
+    for step in SwapStep
+    for victim, who in ((0, "old"), (1, "new"))
+    # Nothing of the new one is there before, and nothing of the old one once it has drained.
+    if not (step in {SwapStep.FETCHING, SwapStep.DRAINING} and victim == 1)
+]
+
+
+@pytest.mark.parametrize(("step", "victim", "seed"), CASES)
+async def test_a_worker_killed_at_a_step_of_a_swap_under_fifty_streams(
+    folder: pathlib.Path, step: SwapStep, victim: int, seed: int
+) -> None:
+    chance = random.Random(f"{step}{victim}{seed}")  # noqa: S311 - the same moment every time
+    delay = chance.random() * (0.6 if step is SwapStep.LOADING else 0.05)
+    journal = Killer(folder / "state" / "swaps.sqlite", step, victim, delay)
+    strategy = "DrainThenLoad" if step is SwapStep.DRAINING else "Auto"
+    pool = pool_with(journal)
+    async with serving(folder, pool) as runtime:
+        await pool.apply(document(folder, "alpha", 1))
+        await settled(pool, "alpha")
+        before = ledger(pool)
+        async with Listeners(runtime.url) as listeners:
+            await listeners.heard(HEARD)
+            journal.armed = True
+            await pool.apply(document(folder, "beta", 2, strategy=strategy, **EVERY_STEP))
+            done = await until(
+                pool,
+                lambda m: (
+                    m.transition is not None
+                    and m.transition.value in {"UpToDate", "RolledBack"}
+                    and m.active is not None
+                    and m.swap is not None
+                    and m.swap.step is None
+                ),
+            )
+            await listeners.heard(HEARD)
+        assert listeners.mixed == []
+        # Only streams that had begun on the one that was killed may fail, and they do so once.
+        assert len(listeners.failed) <= STREAMS
+        assert all("engine_failed" in failure for failure in listeners.failed)
+        assert done.active is not None
+        name = "alpha" if done.transition and done.transition.value == "RolledBack" else "beta"
+        assert done.active.uri.endswith(f"{name}.gguf")
+        if victim == 1 and step in {SwapStep.LOADING, SwapStep.CHECKING}:
+            assert listeners.failed == [], "nobody was on it yet"
+        committed = (await journal.recall("uid-chat")).committed
+        assert committed is not None
+        assert committed.want.uri.endswith(f"{name}.gguf")
+        await until(pool, lambda _: len(workers()) == 1)
+        assert ledger(pool) == pytest.approx(before, abs=SLACK)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("mark", STEPS, ids=lambda mark: mark.value)
+async def test_a_runtime_killed_at_a_step_of_a_swap_begins_with_what_was_committed(
+    folder: pathlib.Path, mark: Mark, seed: int
+) -> None:
+    # The first seed kills before the step is taken, others while it is.
+    delay = 0.0 if seed == 1 else random.Random(f"{mark}{seed}").random() * 0.2  # noqa: S311
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.support.killed_runtime",
+        str(folder),
+        mark.value,
+        str(delay),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=pathlib.Path(__file__).parents[3],
+        env=environment(folder),
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+        while not line.startswith(b'{"url"'):
+            assert line, "it ended before it served"
+            line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+        async with Listeners(json.loads(line)["url"]) as listeners:
+            await listeners.heard(HEARD)
+            process.stdin.write(b"\n")
+            reading = asyncio.create_task(process.stdout.read())
+            assert await asyncio.wait_for(process.wait(), PATIENCE) == -signal.SIGKILL
+            await reading
+        assert listeners.mixed == []
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        process.stdin.close()
+    await begins_with("beta" if mark is SwapEnd.COMMITTED else "alpha", folder)
+
+
+async def begins_with(name: str, folder: pathlib.Path) -> None:
+    """Have a new process take up what the killed one left, and see it through."""
+    journal = FileJournal(folder / "state" / "swaps.sqlite", time.time)
+    pool = pool_with(journal)
+    async with serving(folder, pool) as runtime:
+        await pool.apply(document(folder, "beta", 2, watchSeconds=1))
+        first = await until(pool, lambda m: m.active is not None)
+        assert first.active is not None
+        assert first.active.uri.endswith(f"{name}.gguf")
+        async with Listeners(runtime.url, count=8) as listeners:
+            await settled(pool, "beta")
+            await listeners.heard(8)
+        assert listeners.failed == listeners.mixed == []
+        assert len(workers()) == 1

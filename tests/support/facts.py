@@ -1,0 +1,287 @@
+"""Facts for the operator's pure core: resources, pods, reports, and a cluster that plans change."""
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ullage_api.conditions import Condition, Reason, find
+from ullage_api.desired import desired_revision
+from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.model_status import ModelDeploymentStatus, Residency
+from ullage_api.names import HOLDS_LABEL_PREFIX, pod_name, pool_object_name, revision_name
+from ullage_api.profile import PoolProfile
+from ullage_api.wire.pod_report import PodReport, ReportedModel, ReportedRevision
+from ullage_api.wire.pool_desired import PoolDesired
+from ullage_operator.controller import reading
+from ullage_operator.reconcile.manifests.common import MODEL_LABEL
+from ullage_operator.reconcile.observed import (
+    Child,
+    ModelObserved,
+    OperatorConfig,
+    PodView,
+    PoolFacts,
+    PoolNote,
+    PoolObserved,
+    PoolRecord,
+    ProfileView,
+    ReportView,
+    RevisionRecord,
+)
+from ullage_operator.reconcile.plan import Plan
+from ullage_operator.reconcile.pool import alias_losers
+from ullage_operator.reconcile.tokens import pool_token
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+NAMESPACE = "team-a"
+POOL = "default"
+MIB = 1 << 20
+
+
+def profile(**fields: Any) -> PoolProfile:
+    return PoolProfile.model_validate({"image": "ullage-runtime:test", **fields})
+
+
+def known(given: PoolProfile | None = None) -> ProfileView:
+    return ProfileView(given or profile(), exists=True, known=(POOL,))
+
+
+def resource(name: str = "chat", *, second: int = 0, **spec: Any) -> ModelDeployment:
+    return ModelDeployment.model_validate(
+        {
+            "metadata": {
+                "name": name,
+                "namespace": NAMESPACE,
+                "uid": f"uid-{name}",
+                "generation": 1,
+                "creationTimestamp": f"2026-11-20T10:00:{second:02d}Z",
+            },
+            "spec": {
+                "pool": POOL,
+                "task": "Chat",
+                "model": {"uri": f"file:{name}.gguf"},
+                **spec,
+            },
+        }
+    )
+
+
+def changed(given: ModelDeployment, *, generation: int | None = None, **spec: Any) -> Any:
+    raw = given.to_wire()
+    raw["spec"] |= spec
+    raw["metadata"]["generation"] = generation or raw["metadata"]["generation"] + 1
+    return ModelDeployment.model_validate(raw)
+
+
+def with_status(given: ModelDeployment, status: Any) -> ModelDeployment:
+    return given.model_copy(update={"status": ModelDeploymentStatus.model_validate(status)})
+
+
+def pod(ordinal: int = 0, **fields: Any) -> PodView:
+    name = pod_name(POOL, ordinal)
+    given = {"uid": f"uid-{name}", "ip": f"10.0.0.{ordinal + 1}", "ready": True, **fields}
+    return PodView(name=name, ordinal=ordinal, **given)
+
+
+def revision(name: str = "r1", **fields: Any) -> ReportedRevision:
+    given = {
+        "revision": name,
+        "uri": "file:chat.gguf",
+        "sha256": "a" * 64,
+        "file_bytes": 20 * MIB,
+        "engine": "LlamaCpp",
+        "context_length": 2048,
+        "estimated_bytes": 24 * MIB,
+        "resident_bytes": 25 * MIB,
+        **fields,
+    }
+    return ReportedRevision(**given)
+
+
+def told(given: ModelDeployment) -> ReportedRevision:
+    """Return what a pod says of the revision that a spec asks for, by the name it really has."""
+    want = desired_revision(given)
+    digest = f"{want.uri.encode().hex():0<64}"[:64]
+    return revision(revision_name(digest, want.settings), uri=want.uri, sha256=digest)
+
+
+def serving(given: ModelDeployment, **fields: Any) -> ReportedModel:
+    now = revision(uri=given.spec.model.uri)
+    return ReportedModel(
+        **{
+            "name": given.metadata.name,
+            "uid": given.metadata.uid,
+            "generation": given.metadata.generation,
+            "residency": Residency.RESIDENT,
+            "reason": Reason.SERVING,
+            "weights_ready": True,
+            "active": now,
+            "target": now,
+            **fields,
+        }
+    )
+
+
+def coming(given: ModelDeployment, reason: Reason, message: str = "", **fields: Any) -> Any:
+    return serving(
+        given,
+        **{
+            "residency": Residency.DISK,
+            "reason": reason,
+            "message": message,
+            "active": None,
+            "target": None,
+            "weights_ready": False,
+            **fields,
+        },
+    )
+
+
+def report(
+    *models: ReportedModel, ordinal: int = 0, document: PoolDesired | None = None, **fields: Any
+) -> PodReport:
+    given = {
+        "acknowledged": document.sequence if document else 0,
+        "acknowledged_hash": document.hash if document else "",
+        **fields,
+    }
+    return PodReport(
+        pod=pod_name(POOL, ordinal),
+        ordinal=ordinal,
+        boot_id="boot",
+        sequence=1,
+        models=models,
+        **given,
+    )
+
+
+def heard(given: PodReport, age: float = 1.0) -> ReportView:
+    return ReportView(given.pod, given, age, 100.0)
+
+
+def silent(ordinal: int = 0, awaited: float = 100.0) -> ReportView:
+    return ReportView(pod_name(POOL, ordinal), awaited_seconds=awaited)
+
+
+@dataclass
+class World:
+    """A cluster just real enough to carry out plans: what the API server would then hold."""
+
+    members: dict[str, ModelDeployment] = field(default_factory=dict)
+    profile: ProfileView = field(default_factory=known)
+    record: PoolRecord | None = None
+    children: dict[tuple[str, str], Child] = field(default_factory=dict)
+    services: dict[str, Child] = field(default_factory=dict)
+    pods: dict[int, PodView] = field(default_factory=dict)
+    reports: dict[int, ReportView] = field(default_factory=dict)
+    objects: dict[tuple[str, str], Any] = field(default_factory=dict)
+    revisions: dict[str, RevisionRecord] = field(default_factory=dict)
+    note: PoolNote | None = None
+    taken: tuple[str, ...] = ()
+    now: datetime = NOW
+    versions: int = 0
+
+    def add(self, *members: ModelDeployment) -> "World":
+        for member in members:
+            self.members[member.metadata.name] = member
+        return self
+
+    def pool(self) -> PoolObserved:
+        return PoolObserved(
+            namespace=NAMESPACE,
+            pool=POOL,
+            now=self.now,
+            config=OperatorConfig("ullage-system"),
+            token=pool_token(b"k" * 32, NAMESPACE, POOL),
+            profile=self.profile,
+            members=tuple(self.members.values()),
+            record=self.record,
+            children=tuple(self.children.values()),
+            pods=tuple(self.pods[o] for o in sorted(self.pods)),
+            reports=tuple(self.reports[o] for o in sorted(self.reports)),
+            revisions=tuple(self.revisions.values()),
+        )
+
+    def model(self, name: str = "chat") -> ModelObserved:
+        record = self.record
+        return ModelObserved(
+            resource=self.members[name],
+            now=self.now,
+            profile=self.profile,
+            pool=PoolFacts(
+                desired=record.desired if record is not None else None,
+                profile=record.profile if record is not None else None,
+                pods=tuple(self.pods[o] for o in sorted(self.pods)),
+                refusals=alias_losers(tuple(self.members.values())),
+                note=self.note,
+            ),
+            service=self.services.get(name),
+            reports=tuple(self.reports[o] for o in sorted(self.reports)),
+            revisions=tuple(self.revisions.values()),
+            taken=self.taken,
+        )
+
+    @property
+    def desired(self) -> PoolDesired:
+        assert self.record is not None
+        assert self.record.desired is not None
+        return self.record.desired
+
+    @property
+    def replicas(self) -> int:
+        stateful_set = self.objects["StatefulSet", pool_object_name(POOL)]
+        return int(stateful_set["spec"]["replicas"])
+
+    def carry_out(self, plan: Plan, name: str = "") -> None:
+        """Do what a plan says: for the pool, or for the named model."""
+        for delete in plan.deletes:
+            self.children.pop((delete.kind, delete.name), None)
+            self.revisions.pop(delete.name, None)
+        for write in plan.applies:
+            self._write(json.loads(json.dumps(write.manifest)))
+        if plan.push is not None:
+            for pod_named in plan.push.pods:
+                self._acknowledge(pod_named, plan.push.document)
+        if name and plan.status is not None:
+            self.members[name] = with_status(self.members[name], plan.status)
+        if not name:
+            self.note = plan.note
+
+    def _write(self, manifest: Any) -> None:
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        key = (kind, metadata["name"])
+        if kind == "Pod":
+            ordinal = int(metadata["name"].rpartition("-")[2])
+            holds = frozenset(k.removeprefix(HOLDS_LABEL_PREFIX) for k in metadata["labels"])
+            self.pods[ordinal] = replace(self.pods[ordinal], holds=holds)
+            return
+        self.versions += 1
+        metadata.setdefault("uid", f"uid-{kind}-{metadata['name']}")
+        metadata["resourceVersion"] = str(self.versions)
+        self.objects[key] = manifest
+        child = reading.child(manifest, manifest["apiVersion"], kind)
+        if kind == "ControllerRevision":
+            self.revisions[metadata["name"]] = reading.revision_record(manifest)
+        elif kind == "ConfigMap":
+            self.record = reading.pool_record(manifest)
+        elif MODEL_LABEL in metadata["labels"]:
+            self.services[metadata["labels"][MODEL_LABEL]] = child
+        elif kind != "Secret":
+            self.children[key] = child
+
+    def _acknowledge(self, pod_named: str, document: PoolDesired) -> None:
+        for ordinal, view in self.reports.items():
+            if view.pod == pod_named and view.report is not None:
+                update = {
+                    "acknowledged": document.sequence,
+                    "acknowledged_hash": document.hash,
+                }
+                self.reports[ordinal] = replace(view, report=view.report.model_copy(update=update))
+
+
+def condition(plan_or_status: Any, kind: str) -> Condition:
+    status = plan_or_status.status if isinstance(plan_or_status, Plan) else plan_or_status
+    parsed = ModelDeploymentStatus.model_validate(status)
+    found = find(parsed.conditions or (), kind)
+    assert found is not None
+    return found

@@ -1,0 +1,77 @@
+"""Helpers around real engine workers."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+
+from ullage_runtime.core.domain import Chunk, EngineSpec, GenerateRequest, Message, Sampling
+from ullage_runtime.engines.worker.engine import WorkerEngine
+
+GREEDY = Sampling(temperature=0)
+
+
+async def loaded(path: Path, context_length: int | None = None, **settings: object) -> WorkerEngine:
+    """Return a worker with a model loaded; settings are those of its spec."""
+    engine = await WorkerEngine.start("LlamaCpp")
+    spec = EngineSpec(path=str(path), context_length=context_length, **settings)  # type: ignore[arg-type]
+    try:
+        await engine.load(spec)
+    except BaseException:
+        await engine.unload()
+        raise
+    return engine
+
+
+def completion(prompt: str | tuple[int, ...], **sampling: object) -> GenerateRequest:
+    """Return a greedy completion request."""
+    wanted = {"temperature": 0, **sampling}
+    return GenerateRequest("r", prompt=prompt, sampling=Sampling(**wanted))  # type: ignore[arg-type]
+
+
+def chat(content: str, role: str = "user", **sampling: object) -> GenerateRequest:
+    """Return a greedy chat request of one message."""
+    wanted = {"temperature": 0, "max_tokens": 8, **sampling}
+    return GenerateRequest(
+        "r",
+        messages=(Message(role, content),),
+        sampling=Sampling(**wanted),  # type: ignore[arg-type]
+    )
+
+
+async def chunks_of(engine: WorkerEngine, request: GenerateRequest) -> list[Chunk]:
+    """Return all chunks of a generation."""
+    async with aclosing(engine.generate(request)) as chunks:  # type: ignore[type-var]
+        return [chunk async for chunk in chunks]
+
+
+async def text_of(engine: WorkerEngine, request: GenerateRequest) -> str:
+    """Return the text of a generation."""
+    return "".join(chunk.text for chunk in await chunks_of(engine, request))
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Poll a condition until it holds; TimeoutError when it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - what it waits for is in another process
+            await asyncio.sleep(0.02)
+
+
+def child_pids() -> set[int]:
+    """Return the ids of this process's children, zombies included."""
+    return {child.pid for child in psutil.Process().children()}
+
+
+SLACK = 16 << 20
+"""Bytes by which what a small model takes may differ from one measurement to the next.
+
+A library's pages count less for each process the more of them share it.
+"""
+
+
+def open_files() -> int:
+    """Return how many file descriptors this process has."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as short as it gets

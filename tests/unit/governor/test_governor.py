@@ -1,0 +1,197 @@
+"""The governor: who gets memory, what is said, and who is woken."""
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from tests.support.fake_models import MIB, FakeDevice, FakeEngine, FakeEngines
+from tests.support.virtual_time import in_virtual_time
+from ullage_api.conditions import Reason
+from ullage_api.kinds.memory import MemoryLevel
+from ullage_api.profile import RuntimeSettings
+from ullage_api.wire.pod_report import DeviceKind
+from ullage_runtime.core.budgets import MemoryPolicy, Share
+from ullage_runtime.core.domain import EngineStats, Footprint
+from ullage_runtime.governor.monitor import STALE_SECONDS
+from ullage_runtime.governor.policy import MemoryOverrides, memory_policy
+from ullage_runtime.governor.service import Governor, MemoryRefusedError, Reservation
+
+
+def share(most: float) -> MemoryPolicy:
+    return MemoryPolicy(models=Share(most, 0))
+
+
+def footprint(mib: int) -> Footprint:
+    return Footprint(weights=mib * MIB)
+
+
+def test_the_budget_is_a_share_of_the_device() -> None:
+    async def scenario() -> None:
+        governor = Governor([FakeDevice()], policy=share(0.5), registry=CollectorRegistry())
+        (device,) = governor.report()
+        assert (device.total_bytes, device.budget_bytes) == (1000 * MIB, 500 * MIB)
+
+    in_virtual_time(scenario())
+
+
+def test_a_refusal_says_what_is_needed_and_what_there_is() -> None:
+    async def scenario() -> None:
+        governor = Governor([FakeDevice()], policy=share(1.0))
+        reservation = governor.reserve("a", footprint(800))
+        with pytest.raises(MemoryRefusedError) as later:
+            governor.reserve("b", footprint(300))
+        assert (later.value.reason, later.value.final) == (Reason.WAITING_FOR_MEMORY, False)
+        assert "needs 300.0 MiB" in later.value.message
+        assert "200.0 MiB of the pool's budget of 1000.0 MiB are free" in later.value.message
+        with pytest.raises(MemoryRefusedError) as never:
+            governor.reserve("c", footprint(1001))
+        assert (never.value.reason, never.value.final) == (Reason.WILL_NEVER_FIT, True)
+        reservation.release()
+
+    in_virtual_time(scenario())
+
+
+def test_a_release_wakes_who_waits_and_happens_once() -> None:
+    async def scenario() -> None:
+        governor = Governor([FakeDevice()], policy=share(1.0))
+        reservation = governor.reserve("a", footprint(800))
+        since = governor.releases
+        waiting = asyncio.create_task(governor.released_since(since))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        reservation.releasing()
+        reservation.releasing()
+        reservation.release()
+        reservation.release()
+        await asyncio.wait_for(waiting, 1)
+        assert governor.releases == since + 1
+        assert governor.report()[0].ledger_bytes == 0
+
+    in_virtual_time(scenario())
+
+
+def test_a_late_measurement_does_not_revive_what_was_released() -> None:
+    async def scenario() -> None:
+        governor = Governor([FakeDevice()], policy=share(1.0))
+        reservation = governor.reserve("a", footprint(800))
+        engine = await FakeEngines()("path")
+        assert await reservation.measure(engine) == 90 * MIB
+        reservation.releasing()
+        assert await reservation.measure(engine) == 90 * MIB
+        reservation.release()
+        await reservation.measure(engine)
+        assert governor.report()[0].ledger_bytes == 0
+
+    in_virtual_time(scenario())
+
+
+class _SteadyEngine(FakeEngine):
+    async def stats(self) -> EngineStats:
+        return EngineStats(resident_bytes=50 * MIB)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from("rmbl"), st.integers(0, 5)), max_size=40))
+def test_any_order_of_calls_ends_with_an_empty_ledger(steps: list[tuple[str, int]]) -> None:
+    async def scenario() -> None:
+        governor = Governor([FakeDevice()], policy=share(1.0))
+        engine = _SteadyEngine(FakeEngines(), "path", 1)
+        held: dict[int, Reservation] = {}
+        for number, (step, who) in enumerate(steps):
+            reservation = held.get(who)
+            if step == "r" and reservation is None:
+                try:
+                    held[who] = governor.reserve(f"{who}#{number}", footprint(300))
+                except MemoryRefusedError as refused:
+                    assert not refused.final  # noqa: PT017 - the refusal is one of two outcomes
+            elif reservation is not None and step == "m":
+                await reservation.measure(engine)
+            elif reservation is not None and step == "b":
+                reservation.releasing()
+            elif reservation is not None and step == "l":
+                held.pop(who).release()
+                reservation.release()
+        assert governor.report()[0].ledger_bytes == sum(r.bytes for r in held.values())
+        for reservation in held.values():
+            reservation.release()
+        assert governor.report()[0].ledger_bytes == 0
+
+    in_virtual_time(scenario())
+
+
+def host(used: int) -> FakeDevice:
+    return FakeDevice(used=used * MIB, own=used * MIB)
+
+
+def test_a_reading_becomes_a_level_and_is_reported() -> None:
+    async def scenario() -> None:
+        device = host(850)
+        governor = Governor([device], policy=share(1.0))
+        assert governor.level is None
+        await governor.sample(0)
+        assert governor.level is MemoryLevel.HIGH
+        (reported,) = governor.report()
+        assert (reported.used_bytes, reported.own_bytes) == (850 * MIB, 850 * MIB)
+        assert reported.level is MemoryLevel.HIGH
+        device.used = 100 * MIB
+        await governor.sample(2)
+        assert governor.level is MemoryLevel.HIGH
+        await governor.sample(12)
+        assert governor.level is MemoryLevel.LOW
+
+    in_virtual_time(scenario())
+
+
+def test_a_device_that_cannot_be_read_keeps_its_level_a_while_and_then_has_none() -> None:
+    async def scenario() -> None:
+        device = host(850)
+        governor = Governor([device], policy=share(1.0))
+        await governor.sample(0)
+        device.broken = True
+        await governor.sample(STALE_SECONDS - 1)
+        assert governor.level is MemoryLevel.HIGH
+        await governor.sample(STALE_SECONDS)
+        assert governor.level is None
+        assert governor.report()[0].used_bytes == 0
+        device.broken = False
+        await governor.sample(STALE_SECONDS + 2)
+        assert governor.level is MemoryLevel.HIGH
+
+    in_virtual_time(scenario())
+
+
+def test_a_limit_that_is_raised_raises_the_budget_and_wakes_who_waits() -> None:
+    async def scenario() -> None:
+        device = host(0)
+        governor = Governor([device], policy=share(0.5))
+        waiting = asyncio.create_task(governor.released_since(governor.releases))
+        await governor.sample(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        device.size = 4000 * MIB
+        await governor.sample(2)
+        await asyncio.wait_for(waiting, 1)
+        assert governor.report()[0].budget_bytes == 2000 * MIB
+
+    in_virtual_time(scenario())
+
+
+def test_beside_a_gpu_the_hosts_memory_has_a_budget_of_its_own() -> None:
+    async def scenario() -> None:
+        gpu = FakeDevice(id="gpu0", kind=DeviceKind.GPU)
+        policy = MemoryPolicy(models=Share(0.9, 0.2), host=Share(0.5, 0.2))
+        budgets = [d.budget_bytes for d in Governor([gpu, FakeDevice()], policy=policy).report()]
+        assert budgets == [800 * MIB, 500 * MIB]
+
+    in_virtual_time(scenario())
+
+
+def test_what_a_process_was_started_with_stands_above_the_pools_settings() -> None:
+    pool = RuntimeSettings(memory_max_percent=80, memory_reserve_percent=5)
+    assert memory_policy(pool, MemoryOverrides()).models == Share(0.8, 0.05)
+    overridden = memory_policy(pool, MemoryOverrides(gpu_max=0.3, cpu_reserve=0.4))
+    assert overridden.models == Share(0.3, 0.05)
+    assert overridden.host == Share(0.5, 0.4)

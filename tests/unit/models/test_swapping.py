@@ -1,0 +1,293 @@
+"""How one revision takes another's place: strategies, checks, and what a failure costs."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.support.fake_models import MIB, World, answer, until, wanted
+from tests.support.virtual_time import in_virtual_time
+from ullage_api.conditions import Reason
+from ullage_api.kinds.rollout import RolloutSettings, Strategy, SwapStep, Transition
+from ullage_api.kinds.sampling import SamplingDefaults
+from ullage_api.kinds.serving_limits import ServingLimits
+from ullage_api.wire.pod_report import ReportedModel
+from ullage_api.wire.pool_desired import DesiredModel
+from ullage_runtime.core.domain import GenerateRequest, Sampling
+from ullage_runtime.core.errors import EngineFailed, LoadError
+from ullage_runtime.models.journal import MemoryJournal
+
+
+def swapped(uri: str = "file:v2", generation: int = 2, **rollout: Any) -> DesiredModel:
+    limits = rollout.pop("limits", None)
+    model = wanted(uri=uri, generation=generation, limits=limits)
+    return model.model_copy(update={"rollout": RolloutSettings.model_validate(rollout)})
+
+
+def serves(uri: str) -> Any:
+    return lambda m: m.active is not None and m.active.uri == uri
+
+
+def is_over(model: ReportedModel) -> bool:
+    return model.swap is not None and model.swap.step is None
+
+
+def long(tokens: int) -> GenerateRequest:
+    return GenerateRequest("r", prompt="hi", sampling=Sampling(max_tokens=tokens))
+
+
+def test_auto_loads_beside_the_old_revision_where_there_is_room_and_says_so() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            first = await until(pool, lambda m: m.reason is Reason.SERVING)
+            assert (first.transition, first.swap) == (Transition.UP_TO_DATE, None)
+            await pool.apply(world.document(swapped()))
+            under_way = await until(
+                pool, lambda m: m.swap is not None and m.swap.target is not None
+            )
+            assert under_way.transition is Transition.IN_PROGRESS
+            done = await until(pool, lambda m: m.transition is Transition.UP_TO_DATE)
+            assert done.swap is not None
+            assert done.active is not None
+            assert first.active is not None
+            assert done.swap.strategy is Strategy.LOAD_THEN_DRAIN
+            assert done.swap.previous == first.active.revision
+            assert done.swap.target == done.active.revision
+            assert done.swap.seconds == pytest.approx(1.2, abs=0.3)
+            assert done.swap.drain_seconds is None
+            assert done.active.load_seconds == pytest.approx(1)
+
+    in_virtual_time(scenario())
+
+
+def test_auto_drains_first_where_there_is_no_room_and_says_so() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.device.size = 150 * MIB
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            stream = asyncio.create_task(answer(pool, request=long(50)))
+            await asyncio.sleep(1)
+            await pool.apply(world.document(swapped()))
+            drains = await until(
+                pool, lambda m: m.swap is not None and m.swap.step is SwapStep.DRAINING
+            )
+            assert drains.transition is Transition.IN_PROGRESS
+            held = asyncio.create_task(answer(pool))
+            done = await until(pool, lambda m: m.transition is Transition.UP_TO_DATE)
+            assert done.swap is not None
+            assert done.swap.strategy is Strategy.DRAIN_THEN_LOAD
+            assert done.swap.drain_seconds == pytest.approx(4, abs=0.5)
+            assert len(await stream) == 50
+            assert (await held)[0].text == "file:v2:1 "
+
+    in_virtual_time(scenario())
+
+
+def test_drain_then_load_drains_although_there_is_room() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            await pool.apply(world.document(swapped(strategy="DrainThenLoad")))
+            await until(pool, lambda m: m.swap is not None and m.swap.step is SwapStep.LOADING)
+            assert [e.path for e in world.engines.alive] == ["file:v2"]
+            done = await until(pool, serves("file:v2"))
+            assert done.swap is not None
+            assert done.swap.strategy is Strategy.DRAIN_THEN_LOAD
+
+    in_virtual_time(scenario())
+
+
+def test_load_then_drain_waits_for_room_and_never_takes_the_old_revision_down() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.device.size = 150 * MIB
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            await pool.apply(world.document(swapped(strategy="LoadThenDrain")))
+            blocked = await until(pool, lambda m: m.transition is Transition.BLOCKED_BY_FAILED_LOAD)
+            assert blocked.reason is Reason.WAITING_FOR_MEMORY
+            assert not blocked.final
+            assert (await answer(pool))[0].text == "file:v1:1 "
+            assert len(world.engines.alive) == 1
+
+    in_virtual_time(scenario())
+
+
+def test_requests_that_do_not_end_within_drain_seconds_are_cut_off() -> None:
+    async def scenario(strategy: str) -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            endless = asyncio.create_task(answer(pool, request=long(1000)))
+            await asyncio.sleep(1)
+            await pool.apply(world.document(swapped(strategy=strategy, drainSeconds=5)))
+            await until(pool, serves("file:v2"))
+            with pytest.raises(EngineFailed):
+                await endless
+            assert asyncio.get_running_loop().time() < 12
+            assert [e.path for e in world.engines.alive] == ["file:v2"]
+
+    in_virtual_time(scenario("LoadThenDrain"))
+    in_virtual_time(scenario("DrainThenLoad"))
+
+
+def test_a_swap_that_would_hold_requests_for_too_long_does_not_start() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.engines.load_seconds = 20
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            stream = asyncio.create_task(answer(pool, request=long(30)))
+            await asyncio.sleep(1)
+            limits = ServingLimits(hold_seconds=25)
+            model = swapped(strategy="DrainThenLoad", drainSeconds=10, limits=limits)
+            await pool.apply(world.document(model))
+            blocked = await until(pool, lambda m: m.transition is Transition.BLOCKED_BY_FAILED_LOAD)
+            assert blocked.reason is Reason.SWAP_TOO_LONG
+            assert "for up to 30 s, 10 s until" in blocked.message
+            assert "20 s to load" in blocked.message
+            assert "serving.holdSeconds is 25" in blocked.message
+            assert serves("file:v1")(blocked)
+            assert len(await stream) == 30
+            # Nothing runs any more, so that nobody has to be waited for.
+            await until(pool, serves("file:v2"))
+
+    in_virtual_time(scenario())
+
+
+def test_an_answer_that_is_not_as_expected_blocks_the_swap_with_all_there_is_to_know() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            prompts = [
+                {"prompt": "Say v2", "expect": {"contains": "v2:1"}},
+                {"prompt": "2+2=", "expect": {"contains": "four"}},
+            ]
+            await pool.apply(world.document(swapped(validation=prompts)))
+            blocked = await until(pool, lambda m: m.final)
+            assert blocked.transition is Transition.BLOCKED_BY_FAILED_LOAD
+            assert blocked.reason is Reason.VALIDATION_FAILED
+            assert "rollout.validation[1], '2+2='" in blocked.message
+            assert "was answered 'file:v2:1 file:v2:2" in blocked.message
+            assert "expected was one that contains 'four'" in blocked.message
+            assert blocked.swap is not None
+            assert blocked.swap.log == ("the last thing it said",)
+            assert serves("file:v1")(blocked)
+            asked = [r for r in world.engines.made[1].asked if r.messages]
+            assert [r.messages[-1].content for r in asked if r.messages][1:] == ["Say v2", "2+2="]
+            assert all(r.sampling.temperature == 0 for r in asked)
+            await asyncio.sleep(3600)
+            assert len(world.engines.made) == 2
+            mended = swapped(generation=3, validation=prompts[:1])
+            await pool.apply(world.document(mended))
+            await until(pool, serves("file:v2"))
+
+    in_virtual_time(scenario())
+
+
+def test_an_answer_that_takes_too_long_blocks_the_swap() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            prompts = [{"prompt": "2+2=", "maxSeconds": 3}]
+            await pool.apply(world.document(swapped(validation=prompts)))
+            blocked = await until(pool, lambda m: m.final)
+            assert blocked.reason is Reason.VALIDATION_FAILED
+            assert "was not answered within 3 s" in blocked.message
+
+    in_virtual_time(scenario())
+
+
+def test_a_passing_failure_is_tried_again_with_pauses_and_the_old_revision_answers() -> None:
+    async def scenario() -> None:
+        world = World()
+        flaky = LoadError(Reason.LOAD_FAILED, "no luck", final=False)
+        world.engines.load_errors["file:v2"] = [flaky] * 2
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            await pool.apply(world.document(swapped()))
+            blocked = await until(pool, lambda m: m.transition is Transition.BLOCKED_BY_FAILED_LOAD)
+            assert not blocked.final
+            assert blocked.swap is not None
+            assert blocked.swap.log == ("the last thing it said",)
+            assert (await answer(pool))[0].text == "file:v1:1 "
+            await until(pool, serves("file:v2"))
+            assert len(world.engines.made) == 4
+
+    in_virtual_time(scenario())
+
+
+def test_defaults_limits_and_rollout_change_without_a_reload() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            limits = ServingLimits(
+                max_queue=3, defaults=SamplingDefaults(temperature="0.1", max_tokens=5)
+            )
+            changed = swapped("file:v1", limits=limits, strategy="DrainThenLoad", drainSeconds=1)
+            await pool.apply(world.document(changed))
+            await asyncio.sleep(60)
+            report = pool.report().model("chat")
+            assert report is not None
+            assert report.transition is Transition.UP_TO_DATE
+            assert len(world.engines.made) == 1
+
+    in_virtual_time(scenario())
+
+
+def test_each_step_is_journalled_before_it_is_taken() -> None:
+    async def scenario() -> None:
+        world = World()
+        journal = MemoryJournal()
+        async with world.pool(journal) as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            await pool.apply(world.document(swapped(strategy="DrainThenLoad")))
+            await until(pool, serves("file:v2"))
+        marks = [mark.value for _, mark, _ in journal.steps]
+        first = ["Fetching", "Loading", "Checking", "Committed"]
+        assert marks == [*first, "Fetching", "Draining", *first[1:]]
+
+    in_virtual_time(scenario())
+
+
+def test_a_process_that_ended_in_a_swap_begins_with_what_was_committed() -> None:
+    async def scenario() -> None:
+        world = World()
+        journal = MemoryJournal()
+        async with world.pool(journal) as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            world.engines.load_seconds = 1000
+            await pool.apply(world.document(swapped()))
+            await asyncio.sleep(10)
+        world.engines.load_seconds = 1
+        async with world.pool(journal) as pool:
+            await pool.apply(world.document(swapped()))
+            first = await until(pool, lambda m: m.active is not None)
+            assert serves("file:v1")(first)
+            assert first.transition is Transition.IN_PROGRESS
+            await until(pool, serves("file:v2"))
+            made = len(world.engines.made)
+        async with world.pool(journal) as pool:
+            await pool.apply(world.document(swapped()))
+            await until(pool, serves("file:v2"))
+            assert len(world.engines.made) == made + 1, "what is committed comes first, and alone"
+
+    in_virtual_time(scenario())

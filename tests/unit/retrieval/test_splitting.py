@@ -1,0 +1,61 @@
+"""Documents are cut into chunks that the model can embed whole."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from ullage_api.kinds.vector_collection import ChunkingSettings, Splitter
+from ullage_runtime.retrieval.ingest.splitting import CannotSplit, Chunker, Lengths
+
+
+async def by_letters(texts: Sequence[str]) -> list[int]:
+    """A vocabulary of letters: four times what the splitter expects."""
+    return [len(text) for text in texts]
+
+
+async def by_words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+TEXT = "\n\n".join(f"Paragraph {n} has words. And a second sentence, too." for n in range(40))
+
+
+@pytest.mark.parametrize("lengths", [by_letters, by_words])
+async def test_no_chunk_is_longer_than_it_may_be_and_none_of_the_text_is_lost(
+    lengths: Lengths,
+) -> None:
+    chunker = Chunker(Splitter.TEXT, 32, 0)
+    chunks = await chunker.chunks(TEXT, lengths)
+    assert max(await lengths(chunks)) <= 32
+    assert "".join("".join(chunks).split()) == "".join(TEXT.split())
+
+
+async def test_a_chunk_repeats_the_end_of_the_one_before() -> None:
+    apart = await Chunker(Splitter.TEXT, 32, 0).chunks(TEXT, by_words)
+    over = await Chunker(Splitter.TEXT, 32, 16).chunks(TEXT, by_words)
+    assert sum(map(len, over)) > sum(map(len, apart))
+
+
+async def test_markdown_is_cut_at_headings() -> None:
+    text = "# One\n\n" + "first " * 12 + "\n\n# Two\n\n" + "second " * 12
+    chunks = await Chunker(Splitter.MARKDOWN, 24, 0).chunks(text, by_words)
+    assert [chunk.split("\n")[0] for chunk in chunks] == ["# One", "# Two"]
+
+
+async def test_what_cannot_be_cut_short_enough_is_said() -> None:
+    async def never(texts: Sequence[str]) -> list[int]:
+        return [10_000 for _ in texts]
+
+    with pytest.raises(CannotSplit, match="more than 32 tokens and cannot be cut further"):
+        await Chunker(Splitter.TEXT, 32, 0).chunks("word " * 100, never)
+
+
+def test_chunks_of_other_settings_have_other_ids() -> None:
+    keys = {
+        Chunker.of(None).key,
+        Chunker.of(ChunkingSettings(max_tokens=64)).key,
+        Chunker.of(ChunkingSettings(splitter=Splitter.MARKDOWN)).key,
+        Chunker.of(ChunkingSettings(overlap_tokens=0)).key,
+    }
+    assert len(keys) == 4
+    assert Chunker.of(ChunkingSettings()).key == Chunker.of(None).key

@@ -1,0 +1,65 @@
+"""How many prompt tokens a step takes."""
+
+import pytest
+
+from ullage_runtime.core.scheduling.pace import PAUSE_SECONDS, QUICK_TOKENS, PrefillPace
+
+
+def test_prefill_follows_the_machine() -> None:
+    pace = PrefillPace(maximum=512)
+    for _ in range(5):
+        pace.observe(pace.chunk, 0, 0.01)
+    assert pace.allowed(0) == 512
+    for _ in range(10):
+        pace.observe(pace.chunk, 0, 2.0)
+    assert pace.allowed(0) == 16
+    pace.observe(3, 0, 0.001)
+    assert pace.allowed(0) == 16, "a short last piece says nothing about speed"
+
+
+def test_beside_others_a_prompt_takes_about_as_long_as_their_own_step() -> None:
+    pace = PrefillPace(maximum=512)
+    pace.observe(128, 0, 0.128)
+    for _ in range(20):
+        pace.observe(0, 8, 0.050)
+    assert 40 <= pace.allowed(8) <= 50
+    for _ in range(40):
+        pace.observe(45, 8, 0.050 + 45 * 0.002)
+    assert 20 <= pace.allowed(8) <= 25, "a token costs twice as much beside the others"
+
+
+def test_a_width_that_never_generates_alone_is_known_from_what_prompts_leave() -> None:
+    pace = PrefillPace(maximum=512)
+    pace.observe(128, 0, 0.128)
+    pace.observe(0, 1, 0.010)
+    assert pace.allowed(8) == 9, "as if one generated, at least"
+    for _ in range(20):
+        pace.observe(pace.allowed(8), 8, 0.060 + pace.allowed(8) * 0.001)
+    assert 40 <= pace.allowed(8) <= 60
+
+
+def test_prompts_that_outnumber_those_who_generate_take_longer() -> None:
+    pace = PrefillPace(maximum=512)
+    pace.observe(128, 0, 0.256)
+    for _ in range(20):
+        pace.observe(0, 2, 0.020)
+    alone = pace.allowed(16)
+    assert alone <= 10, "a tenth of a millisecond more than nine tokens take"
+    assert pace.allowed(2) == pytest.approx(4 * alone, abs=4)
+    assert pace.allowed(2, prompts=2) == pytest.approx(8 * alone, abs=8)
+    assert pace.allowed(16, prompts=2) == alone
+
+
+def test_a_prompt_is_quick_by_its_tokens_and_by_their_time() -> None:
+    pace = PrefillPace(maximum=512)
+    pace.observe(128, 0, 0.128)
+    assert pace.is_quick(QUICK_TOKENS)
+    assert not pace.is_quick(QUICK_TOKENS + 1)
+    slow = PrefillPace(maximum=512)
+    slow.observe(128, 0, 1.28)
+    assert slow.is_quick(int(PAUSE_SECONDS / 0.01))
+    assert not slow.is_quick(int(PAUSE_SECONDS / 0.01) + 2)
+    for _ in range(20):
+        slow.observe(0, 16, 0.02)
+    assert slow.allowed(16, quick=100) == 100, "as many as they have"
+    assert slow.allowed(16, quick=400) == slow.chunk, "and no more than a step takes"

@@ -1,0 +1,146 @@
+"""Which files a model needs, by their names."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ullage_runtime.core.errors import LoadError
+from ullage_runtime.models.sources.needed import MAX_FILES, Needed, needed, needs_others
+from ullage_runtime.models.sources.trees import Tree, TreeFile
+
+SENTENCE_TRANSFORMERS = [
+    ".gitattributes",
+    "1_Pooling/config.json",
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "modules.json",
+    "onnx/model.onnx",
+    "onnx/model_O4.onnx",
+    "onnx/model_qint8_avx512.onnx",
+    "openvino/openvino_model.bin",
+    "pytorch_model.bin",
+    "rust_model.ot",
+    "tokenizer.json",
+    "vocab.txt",
+]
+SPLIT = [f"q8/big-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "files", "main"),
+    [
+        (["a.gguf", "b.gguf"], "a.gguf", ["a.gguf"], "a.gguf"),
+        (["README.md", "a.gguf"], None, ["a.gguf"], "a.gguf"),
+        (SPLIT, SPLIT[0], SPLIT, SPLIT[0]),
+        (SPLIT, SPLIT[2], SPLIT, SPLIT[0]),
+        ([*SPLIT, "README.md"], None, SPLIT, SPLIT[0]),
+        (
+            SENTENCE_TRANSFORMERS,
+            None,
+            [
+                "1_Pooling/config.json",
+                "config.json",
+                "model.safetensors",
+                "modules.json",
+                "tokenizer.json",
+                "vocab.txt",
+            ],
+            None,
+        ),
+        (
+            SENTENCE_TRANSFORMERS,
+            "onnx/model_O4.onnx",
+            ["config.json", "modules.json", "onnx/model_O4.onnx", "tokenizer.json", "vocab.txt"],
+            "onnx/model_O4.onnx",
+        ),
+        (
+            ["onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_fp16.onnx", "tokenizer.json"],
+            None,
+            ["onnx/model.onnx", "onnx/model.onnx_data", "tokenizer.json"],
+            None,
+        ),
+        (["model.onnx"], None, ["model.onnx"], None),
+        (
+            ["a-1.safetensors", "a-2.safetensors", "a.safetensors.index.json", "config.json"],
+            None,
+            ["a-1.safetensors", "a-2.safetensors", "a.safetensors.index.json", "config.json"],
+            None,
+        ),
+    ],
+)
+def test_a_model_needs_these_and_no_others(
+    names: list[str], path: str | None, files: list[str], main: str | None
+) -> None:
+    assert needed(names, path, "it") == Needed(tuple(files), main)
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "words"),
+    [
+        ([], None, "it holds no model"),
+        (["README.md"], None, "there are README.md"),
+        (["a.gguf", "b.gguf"], None, "name one of them: a.gguf, b.gguf"),
+        (["x/a.onnx", "x/b.onnx"], None, "name one of them"),
+        (["a.gguf"], "b.gguf", "there is no file b.gguf; there are a.gguf"),
+        (SPLIT[:2], SPLIT[0], "2 of 3 parts"),
+        (["pytorch_model.bin", "config.json"], None, "holds no model"),
+        (["../a.gguf"], None, "no folder may have"),
+        (["/a.gguf"], None, "no folder may have"),
+        (["a//b.gguf"], None, "no folder may have"),
+        (["a\\b.gguf"], None, "no folder may have"),
+        ([f"{n}.txt" for n in range(MAX_FILES + 1)], None, f"{MAX_FILES} are the most"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused_with_what_there_is(
+    names: list[str], path: str | None, words: str
+) -> None:
+    with pytest.raises(LoadError) as caught:
+        needed(names, path, "it")
+    assert words in caught.value.message
+
+
+NAMES = st.lists(
+    st.sampled_from([*SENTENCE_TRANSFORMERS, *SPLIT, "model.onnx", "a.gguf", "x/b.safetensors"]),
+    unique=True,
+)
+
+
+@given(NAMES)
+def test_what_was_chosen_is_chosen_again_from_itself(names: list[str]) -> None:
+    """A tree in the cache holds only what was chosen, and its main file is found again."""
+    try:
+        chosen = needed(names, None, "it")
+    except LoadError:
+        return
+    assert needed(chosen.files, None, "it") == chosen
+
+
+@given(NAMES, st.randoms(use_true_random=False))
+def test_the_order_of_names_does_not_matter(names: list[str], chance: random.Random) -> None:
+    other = chance.sample(names, len(names))
+    for path in (None, *names[:1]):
+        assert outcome(other, path) == outcome(names, path)
+
+
+def outcome(names: list[str], path: str | None) -> Needed | str:
+    try:
+        return needed(names, path, "it")
+    except LoadError as error:
+        return error.message
+
+
+def test_only_onnx_and_split_files_need_others() -> None:
+    assert needs_others("a/model.onnx")
+    assert needs_others(SPLIT[0])
+    assert not needs_others("a.gguf")
+
+
+def test_a_trees_digest_is_that_of_the_list_that_sha256sum_prints() -> None:
+    # printf '%s  a.json\n%s  b/c.onnx\n' <64 zeros> <64 ones> | sha256sum
+    tree = Tree.of([TreeFile("b/c.onnx", "1" * 64, 2), TreeFile("a.json", "0" * 64, 1)])
+    assert [file.name for file in tree.files] == ["a.json", "b/c.onnx"]
+    assert tree.size == 3
+    assert tree.sha256 == "5561fb6054eb1e75f67d4f63bd7f6df3b94eff98358be8d34b53b684e7b92612"
