@@ -56,29 +56,36 @@ class Team:
         body = json.dumps({"spec": spec})
         self.kubectl("patch", MDEP, name, "--type=merge", "-p", body)
 
+    def get(self, name: str) -> dict[str, Any]:
+        """Return a model as the API server has it."""
+        return self.cluster.get_json(MDEP, name, "--namespace", self.namespace)
+
     def status(self, name: str) -> dict[str, Any]:
         """Return a model's status, empty before the operator has written it."""
-        document = self.cluster.get_json(MDEP, name, "--namespace", self.namespace)
-        status: dict[str, Any] = document.get("status", {})
+        status: dict[str, Any] = self.get(name).get("status", {})
         return status
 
     def condition(self, name: str, kind: str) -> dict[str, Any]:
         """Return one condition of a model, empty when it is absent."""
-        found = [c for c in self.status(name).get("conditions", []) if c["type"] == kind]
-        return found[0] if found else {}
+        return _condition(self.get(name), kind)
 
     def wait_condition(
         self, name: str, kind: str, status: str, reason: str | None = None, *, timeout: float = 120
     ) -> dict[str, Any]:
-        """Wait until a condition is as wanted and return it."""
+        """Wait until a condition of the spec as it is now is as wanted, and return it."""
+        seen: dict[str, Any] = {}
 
         def reached() -> bool:
-            condition = self.condition(name, kind)
-            return condition.get("status") == status and reason in {None, condition["reason"]}
+            resource = self.get(name)
+            seen.clear()
+            seen.update(_condition(resource, kind))
+            # What was said of an earlier spec may read alike.
+            is_of_now = seen.get("observedGeneration") == resource["metadata"]["generation"]
+            return is_of_now and seen["status"] == status and reason in {None, seen["reason"]}
 
         wanted = f"{name}: {kind}={status}" + (f" ({reason})" if reason else "")
         self.wait(wanted, reached, timeout=timeout, show=lambda: self.condition(name, kind))
-        return self.condition(name, kind)
+        return seen
 
     def wait(
         self,
@@ -136,3 +143,8 @@ def _listens(address: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def _condition(resource: dict[str, Any], kind: str) -> dict[str, Any]:
+    found = [c for c in resource.get("status", {}).get("conditions", []) if c["type"] == kind]
+    return found[0] if found else {}

@@ -51,20 +51,26 @@ class Team:
         return found
 
     def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
-        found = [c for c in self.status(name).get("conditions", ()) if c["type"] == kind]
-        return found[0] if found else {}
+        return _condition(self.get(name), kind)
 
     def reaches(self, name: str, status: str, reason: str, kind: str = "Ready") -> dict[str, Any]:
+        """Wait until a condition says so of the spec as it is now, and return what it said."""
+        seen: dict[str, Any] = {}
+
         def is_so() -> bool:
-            found = self.condition(name, kind)
-            return (found.get("status"), found.get("reason")) == (status, reason)
+            resource = self.get(name)
+            seen.clear()
+            seen.update(_condition(resource, kind))
+            # What was said of an earlier spec may read alike.
+            is_of_now = seen.get("observedGeneration") == resource["metadata"]["generation"]
+            return is_of_now and (seen.get("status"), seen.get("reason")) == (status, reason)
 
         eventually(
             f"{name}: {kind}={status} {reason}",
             is_so,
             show=lambda: self.status(name).get("conditions"),
         )
-        return self.condition(name, kind)
+        return seen
 
     def serves(self, *names: str, pool: str = "default", pods: int = 1) -> None:
         """Apply models, run the pool's pods, and wait until all are ready."""
@@ -85,3 +91,8 @@ class Team:
             for item in listed
             if item["metadata"]["name"] not in {"kube-root-ca.crt", "default"}
         )
+
+
+def _condition(resource: dict[str, Any], kind: str) -> dict[str, Any]:
+    found = [c for c in resource.get("status", {}).get("conditions", ()) if c["type"] == kind]
+    return found[0] if found else {}
