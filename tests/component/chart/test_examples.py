@@ -8,6 +8,7 @@ import yaml
 from tests.support.chart import EXAMPLES
 from ullage_api.checks import name_conflicts, problems
 from ullage_api.kinds.base import unknown_fields
+from ullage_api.kinds.memory import ResidencyPolicy
 from ullage_api.kinds.model_deployment import ModelDeployment
 
 MANIFESTS = sorted(path for path in EXAMPLES.glob("*.yaml") if not path.name.startswith("values-"))
@@ -42,3 +43,12 @@ def test_the_two_models_share_one_pool() -> None:
     found = resources(EXAMPLES / "two-models.yaml")
     assert {each.spec.pool for each in found} == {"default"}
     assert len(found) == 2
+
+
+def test_the_tiers_are_five_names_in_one_pool_that_come_when_they_are_asked() -> None:
+    found = resources(EXAMPLES / "tiers.yaml")
+    assert {each.spec.pool for each in found} == {"default"}
+    names = ["LIGHT", "MEDIUM", "HEAVY", "EMBEDDING", "RERANKER"]
+    assert [each.spec.aliases for each in found] == [[name] for name in names]
+    policies = [each.spec.residency.policy for each in found if each.spec.residency]
+    assert policies == [ResidencyPolicy.ON_DEMAND] * 5

@@ -68,11 +68,10 @@ def test_this_machines_profile_changes_nothing_but_where_models_may_come_from(ca
     assert local.settings.model_dump(exclude=changed) == plain.settings.model_dump(exclude=changed)
 
 
-def test_the_quickstart_is_the_one_people_get() -> None:
-    examples = HERE.parents[2] / "examples"
-    assert (HERE / "quickstart" / "input.yaml").read_text() == (
-        examples / "quickstart.yaml"
-    ).read_text()
+@pytest.mark.parametrize("case", ["quickstart", "tiers"])
+def test_an_example_is_the_one_people_get(case: str) -> None:
+    example = HERE.parents[2] / "examples" / f"{case}.yaml"
+    assert (HERE / case / "input.yaml").read_text() == example.read_text()
 
 
 if __name__ == "__main__":

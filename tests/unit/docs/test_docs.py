@@ -94,6 +94,14 @@ def test_every_field_of_a_model_is_explained_and_no_other_is() -> None:
     assert sorted(n for row in rows for n in named(row[0])) == sorted(leaves(ModelDeploymentSpec))
 
 
+def test_fields_that_take_what_was_in_an_environment_file_are_there() -> None:
+    rows = tables((DOCS / "tiers.md").read_text(), "## From `.env` to fields")
+    known = {*leaves(ModelDeploymentSpec), *leaves(PoolProfile), "metadata.name", "model.adapters"}
+    told = {n.partition(": ")[0] for row in rows for n in named(row[1])}
+    beginnings = tuple({name.partition(".")[0] + "." for name in known})
+    assert {name for name in told if name.startswith(beginnings)} <= known
+
+
 def test_every_field_of_a_collection_is_explained_and_no_other_is() -> None:
     rows = tables((DOCS / "collections.md").read_text(), "## Fields of a collection", "\n### ")
     told = sorted(n for row in rows for n in named(row[0]))
