@@ -1,6 +1,7 @@
 """A runtime that kills itself when a step of a swap is in its journal: `FOLDER MARK DELAY`.
 
-It serves `alpha`, says its address, reads a line, and swaps to `beta` with every kind of step.
+It serves `alpha`, says its address, reads a line, and swaps to `beta` with every kind of step. The
+marks of `ENDS` stand for a swap that came to nothing, and is known to have.
 """
 
 import asyncio
@@ -11,10 +12,11 @@ import signal
 import sys
 import time
 
-from tests.support.swaps import EVERY_STEP, document, pool_with, serving, settled
+from tests.support.swaps import ENDS, EVERY_STEP, document, pool_with, serving, settled, workers
+from ullage_api.kinds.rollout import SwapStep
 from ullage_api.wire.pool_desired import DesiredRevision
 from ullage_runtime.core.swap import Mark
-from ullage_runtime.models.journal import Committed, FileJournal
+from ullage_runtime.models.journal import Committed, Failure, FileJournal
 
 
 class Fatal(FileJournal):
@@ -28,10 +30,17 @@ class Fatal(FileJournal):
     async def note(self, model: str, mark: Mark, want: DesiredRevision, detail: str = "") -> None:
         await super().note(model, mark, want, detail)
         self._look(mark.value)
+        if self.armed and self._mark == "KeptRolledBack" and mark is SwapStep.CANARY:
+            workers()[-1].send_signal(signal.SIGKILL)
 
     async def commit(self, model: str, committed: Committed) -> None:
         await super().commit(model, committed)
         self._look("Committed")
+
+    async def fail(self, model: str, failure: Failure) -> None:
+        await super().fail(model, failure)
+        if self._mark in ENDS:
+            self._look(self._mark)
 
     def _look(self, mark: str) -> None:
         if not self.armed or mark != self._mark:
@@ -53,7 +62,8 @@ async def main(folder: pathlib.Path, mark: str, delay: float) -> None:
         await asyncio.to_thread(sys.stdin.readline)
         journal.armed = True
         strategy = "DrainThenLoad" if mark == "Draining" else "Auto"
-        await pool.apply(document(folder, "beta", 2, strategy=strategy, **EVERY_STEP))
+        rollout = ENDS.get(mark, {"strategy": strategy, **EVERY_STEP})
+        await pool.apply(document(folder, "beta", 2, **rollout))
         await asyncio.sleep(600)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx
+import psutil
 from prometheus_client import CollectorRegistry
 
 from tests.support.gguf_models import write_script
@@ -28,6 +29,7 @@ from ullage_runtime.models.pool import ModelPool
 
 STREAMS = 50
 PIECES = 40
+WORKER = "ullage_runtime.engines.worker"
 PATIENCE = 240.0
 """Seconds that anything may take on a busy machine."""
 EVERY_STEP: dict[str, Any] = {
@@ -35,6 +37,11 @@ EVERY_STEP: dict[str, Any] = {
     "watchSeconds": 1,
 }
 """A rollout that leaves no kind of step out, where there is room for both."""
+ENDS: dict[str, dict[str, Any]] = {
+    "KeptBlocked": {"validation": [{"prompt": "Who?", "expect": {"contains": "gamma"}}]},
+    "KeptRolledBack": {"canary": {"steps": [{"weight": 50}]}},
+}
+"""Rollouts that come to nothing; of the latter, once its new worker is killed."""
 TEXTS = {name: "".join(f" {name}{n}" for n in range(PIECES)) for name in ("alpha", "beta")}
 
 
@@ -85,6 +92,12 @@ def pool_with(journal: Journal | None = None, total: int | None = None) -> Model
         registry=CollectorRegistry(),
         journal=journal,
     )
+
+
+def workers() -> list[psutil.Process]:
+    """Return this process's workers, the oldest first."""
+    found = [c for c in psutil.Process().children() if WORKER in c.cmdline()]
+    return sorted(found, key=lambda process: process.create_time())
 
 
 class SmallHost(HostMemory):

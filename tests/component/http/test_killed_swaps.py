@@ -12,11 +12,11 @@ import signal
 import sys
 import time
 
-import psutil
 import pytest
 
 from tests.support.processes import environment
 from tests.support.swaps import (
+    ENDS,
     EVERY_STEP,
     PATIENCE,
     STREAMS,
@@ -26,10 +26,12 @@ from tests.support.swaps import (
     serving,
     settled,
     until,
+    workers,
     write_pair,
 )
 from tests.support.workers import SLACK
-from ullage_api.kinds.rollout import SwapStep
+from ullage_api.conditions import Reason
+from ullage_api.kinds.rollout import SwapStep, Transition
 from ullage_api.wire.pool_desired import DesiredRevision
 from ullage_runtime.core.swap import Mark, SwapEnd
 from ullage_runtime.models.journal import FileJournal
@@ -39,19 +41,12 @@ SEEDS = range(1, 1 + int(os.environ.get("ULLAGE_SOAK_SEEDS", "1")))
 STEPS = [*SwapStep, SwapEnd.COMMITTED]
 HEARD = 20
 """Streams that are complete before a swap, and that must come to their end after it."""
-WORKER = "ullage_runtime.engines.worker"
 
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     write_pair(tmp_path)
     return tmp_path
-
-
-def workers() -> list[psutil.Process]:
-    """Return this process's workers, the oldest first."""
-    found = [c for c in psutil.Process().children() if WORKER in c.cmdline()]
-    return sorted(found, key=lambda process: process.create_time())
 
 
 def ledger(pool: ModelPool) -> int:
@@ -141,12 +136,18 @@ async def test_a_runtime_killed_at_a_step_of_a_swap_begins_with_what_was_committ
 ) -> None:
     # The first seed kills before the step is taken, others while it is.
     delay = 0.0 if seed == 1 else random.Random(f"{mark}{seed}").random() * 0.2  # noqa: S311
+    await killed(folder, mark.value, delay)
+    await begins_with("beta" if mark is SwapEnd.COMMITTED else "alpha", folder)
+
+
+async def killed(folder: pathlib.Path, mark: str, delay: float) -> None:
+    """Have a runtime that is listened to kill itself in a swap."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.support.killed_runtime",
         str(folder),
-        mark.value,
+        mark,
         str(delay),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -172,7 +173,6 @@ async def test_a_runtime_killed_at_a_step_of_a_swap_begins_with_what_was_committ
             process.kill()
             await process.wait()
         process.stdin.close()
-    await begins_with("beta" if mark is SwapEnd.COMMITTED else "alpha", folder)
 
 
 async def begins_with(name: str, folder: pathlib.Path) -> None:
@@ -189,3 +189,48 @@ async def begins_with(name: str, folder: pathlib.Path) -> None:
             await listeners.heard(8)
         assert listeners.failed == listeners.mixed == []
         assert len(workers()) == 1
+
+
+class Watched(FileJournal):
+    """A journal that knows which steps it was told of."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__(path, time.time)
+        self.noted: list[Mark] = []
+
+    async def note(self, model: str, mark: Mark, want: DesiredRevision, detail: str = "") -> None:
+        await super().note(model, mark, want, detail)
+        self.noted.append(mark)
+
+
+@pytest.mark.parametrize(
+    ("mark", "transition", "reason"),
+    [
+        ("KeptBlocked", Transition.BLOCKED_BY_FAILED_LOAD, Reason.VALIDATION_FAILED),
+        ("KeptRolledBack", Transition.ROLLED_BACK, Reason.ROLLED_BACK),
+    ],
+)
+async def test_what_came_to_nothing_is_not_tried_again_by_a_runtime_that_was_killed_since(
+    folder: pathlib.Path, mark: str, transition: Transition, reason: Reason
+) -> None:
+    await killed(folder, mark, 0.0)
+    journal = Watched(folder / "state" / "swaps.sqlite")
+    pool = pool_with(journal)
+    async with serving(folder, pool) as runtime:
+        await pool.apply(document(folder, "beta", 2, **ENDS[mark]))
+        back = await until(pool, lambda m: m.active is not None and m.final)
+        assert (back.transition, back.reason) == (transition, reason)
+        assert back.active is not None
+        assert back.active.uri.endswith("alpha.gguf")
+        assert back.target is not None
+        assert back.target.uri.endswith("beta.gguf")
+        assert back.swap is not None
+        assert (back.swap.previous, back.swap.step) == (back.active.revision, None)
+        async with Listeners(runtime.url, count=8) as listeners:
+            await listeners.heard(40)
+        assert listeners.texts["beta"] == 0
+        assert listeners.failed == listeners.mixed == []
+        assert journal.noted == [], "nothing was tried"
+        assert len(workers()) == 1
+        await pool.apply(document(folder, "beta", 3))
+        await settled(pool, "beta")

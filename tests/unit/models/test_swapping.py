@@ -13,7 +13,7 @@ from ullage_api.kinds.sampling import SamplingDefaults
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_api.wire.pod_report import ReportedModel
 from ullage_api.wire.pool_desired import DesiredModel
-from ullage_runtime.core.domain import GenerateRequest, Sampling
+from ullage_runtime.core.domain import Footprint, GenerateRequest, Sampling
 from ullage_runtime.core.errors import EngineFailed, LoadError
 from ullage_runtime.models.journal import MemoryJournal
 
@@ -289,5 +289,104 @@ def test_a_process_that_ended_in_a_swap_begins_with_what_was_committed() -> None
             await pool.apply(world.document(swapped()))
             await until(pool, serves("file:v2"))
             assert len(world.engines.made) == made + 1, "what is committed comes first, and alone"
+
+    in_virtual_time(scenario())
+
+
+def test_what_comes_back_need_not_answer_the_prompts_of_a_newer_spec() -> None:
+    async def scenario() -> None:
+        world = World()
+        prompts = [{"prompt": "Who are you?", "expect": {"contains": "file:v3"}}]
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            new = swapped(strategy="DrainThenLoad", validation=prompts)
+            await pool.apply(world.document(new))
+            back = await until(pool, lambda m: m.final and m.active is not None)
+            assert serves("file:v1")(back)
+            assert back.reason is Reason.VALIDATION_FAILED
+
+    in_virtual_time(scenario())
+
+
+INVALID = LoadError(Reason.INVALID_MODEL, "the file is cut short", final=True)
+
+
+async def blocked(world: World, journal: MemoryJournal, uid: str = "u1") -> ReportedModel:
+    """Have a swap to `file:v2` fail, and return what was shown of it before the process ended."""
+    world.engines.load_errors["file:v2"] = [INVALID]
+    async with world.pool(journal) as pool:
+        await pool.apply(world.document(wanted(uid=uid)))
+        await until(pool, lambda m: m.reason is Reason.SERVING)
+        await pool.apply(world.document(wanted(uri="file:v2", generation=2, uid=uid)))
+        return await until(pool, lambda m: m.final and is_over(m))
+
+
+def test_a_restart_knows_what_failed_and_does_not_try_it_again() -> None:
+    async def scenario() -> None:
+        world, journal = World(), MemoryJournal()
+        before = await blocked(world, journal)
+        for _ in range(2):
+            tried = len(world.engines.made)
+            async with world.pool(journal) as pool:
+                await pool.apply(world.document(swapped()))
+                after = await until(pool, lambda m: m.active is not None and m.final)
+                assert after == before.model_copy(update={"active": after.active})
+                await asyncio.sleep(600)
+                assert [e.path for e in world.engines.made[tried:]] == ["file:v1"]
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize(
+    ("uid", "generation", "percent"), [("u1", 3, 100), ("u1", 2, 90), ("", 2, 100)]
+)
+def test_a_restart_tries_again_what_is_asked_for_anew_or_by_nobody_known(
+    uid: str, generation: int, percent: int
+) -> None:
+    async def scenario() -> None:
+        world, journal = World(), MemoryJournal()
+        await blocked(world, journal, uid)
+        async with world.pool(journal) as pool:
+            again = wanted(uri="file:v2", generation=generation, uid=uid)
+            await pool.apply(world.document(again, percent=percent))
+            await until(pool, serves("file:v2"))
+
+    in_virtual_time(scenario())
+
+
+def test_a_failure_is_forgotten_once_the_target_is_tried_anew() -> None:
+    async def scenario() -> None:
+        world, journal = World(), MemoryJournal()
+        await blocked(world, journal)
+        async with world.pool(journal) as pool:
+            await pool.apply(world.document(swapped()))
+            await until(pool, lambda m: m.active is not None and m.final)
+            await pool.apply(world.document(swapped("file:v1")))
+            await until(pool, lambda m: m.transition is Transition.UP_TO_DATE)
+            world.engines.load_seconds = 1000
+            await pool.apply(world.document(swapped()))
+            await asyncio.sleep(10)
+        world.engines.load_seconds = 1
+        async with world.pool(journal) as pool:
+            await pool.apply(world.document(swapped()))
+            await until(pool, serves("file:v2"))
+
+    in_virtual_time(scenario())
+
+
+def test_what_can_never_fit_is_found_out_anew_after_a_restart() -> None:
+    async def scenario() -> None:
+        world, journal = World(), MemoryJournal()
+        world.engines.footprints["file:v2"] = Footprint(weights=2000 * MIB)
+        async with world.pool(journal) as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            await pool.apply(world.document(swapped()))
+            await until(pool, lambda m: m.final)
+        world.device.size = 4000 * MIB
+        async with world.pool(journal) as pool:
+            await pool.apply(world.document(swapped()))
+            await until(pool, serves("file:v2"))
 
     in_virtual_time(scenario())

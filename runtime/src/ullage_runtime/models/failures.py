@@ -45,6 +45,10 @@ class Failures:
         self._final.setdefault(want, error)
         self._last.setdefault(want, error)
 
+    def recall(self, want: DesiredRevision, reason: Reason, message: str) -> None:
+        """Note what could not be loaded here before this process began."""
+        self._final[want] = self._last[want] = LoadError(reason, message, final=True)
+
     @property
     def final(self) -> frozenset[DesiredRevision]:
         """What cannot be loaded until the spec changes."""

@@ -1,7 +1,8 @@
 """The journal of swaps: each step is on the disk before it is taken, so that a crash is no loss.
 
 For each model it knows what was last committed, which is what a restart begins with when the
-process ended in the midst of a swap, and the latest steps, for whoever wants to know how it came.
+process ended in the midst of a swap; why the target is not to be tried again, if that is so; and
+the latest steps, for whoever wants to know how it came.
 """
 
 import asyncio
@@ -11,11 +12,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 import structlog
 
+from ullage_api.conditions import Reason
+from ullage_api.kinds.base import KubeModel
+from ullage_api.wire.pod_report import ReportedRevision, ReportedSwap
 from ullage_api.wire.pool_desired import DesiredRevision
 from ullage_runtime.core.swap import Mark, SwapEnd
 from ullage_runtime.database import opened, transaction
@@ -37,6 +41,10 @@ CREATE TABLE IF NOT EXISTS models (
   committed TEXT,
   attempted TEXT
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failures (
+  model TEXT PRIMARY KEY,
+  failure TEXT NOT NULL
+) WITHOUT ROWID;
 """
 
 T = TypeVar("T")
@@ -53,6 +61,19 @@ class Committed:
     """With the digests that its files turned out to have."""
 
 
+class Failure(KubeModel):
+    """Why a target is not to be tried again, with what is shown of it."""
+
+    asks: str
+    """What was asked for, as `Wish.asks` has it: it counts for nothing else."""
+    reason: Reason
+    message: str
+    target: ReportedRevision | None = None
+    """As far as it was known."""
+    swap: ReportedSwap | None = None
+    """The swap that came to nothing, if there was something to take the place of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recalled:
     """What a journal knows of a model."""
@@ -60,17 +81,26 @@ class Recalled:
     committed: Committed | None = None
     attempted: DesiredRevision | None = None
     """What was to take over and has not been committed since."""
+    failure: Failure | None = None
+    """Why the latest attempt was the last one."""
 
 
 class Journal(Protocol):
     """Where the steps of swaps are kept; models are named by the uid of their resource."""
 
     async def note(self, model: str, mark: Mark, want: DesiredRevision, detail: str = "") -> None:
-        """Keep a step towards a revision; on return it outlives the process and the machine."""
+        """Keep a step towards a revision; on return it outlives the process and the machine.
+
+        A new attempt ends what was kept of an earlier one's failure.
+        """
         ...
 
     async def commit(self, model: str, committed: Committed) -> None:
         """Keep what answers for good from now on; likewise."""
+        ...
+
+    async def fail(self, model: str, failure: Failure) -> None:
+        """Keep why the latest attempt was the last one; likewise."""
         ...
 
     async def recall(self, model: str) -> Recalled:
@@ -106,6 +136,10 @@ class MemoryJournal:
         self.steps.append((model, SwapEnd.COMMITTED, ""))
         self._known[model] = Recalled(committed)
 
+    async def fail(self, model: str, failure: Failure) -> None:
+        """Keep why the latest attempt was the last one."""
+        self._known[model] = replace(self._known.get(model, Recalled()), failure=failure)
+
     async def recall(self, model: str) -> Recalled:
         """Return what is known of a model."""
         return self._known.get(model, Recalled())
@@ -140,16 +174,21 @@ class FileJournal:
         )
         await self._run(lambda: self._commit(model, *texts))
 
+    async def fail(self, model: str, failure: Failure) -> None:
+        """Keep why the latest attempt was the last one; raises sqlite3.Error or OSError."""
+        text = failure.model_dump_json(by_alias=True)
+        await self._run(lambda: self._fail(model, text))
+
     async def recall(self, model: str) -> Recalled:
-        """Return what is known of a model; raises sqlite3.Error or OSError."""
-        row = await self._run(lambda: self._recall(model))
-        if row is None:
-            return Recalled()
+        """Return what is known of a model; raises sqlite3.Error, OSError or ValueError."""
+        *revisions, failed = await self._run(lambda: self._recall(model))
         want, pinned, attempted = (
-            None if text is None else DesiredRevision.model_validate_json(text) for text in row
+            None if text is None else DesiredRevision.model_validate_json(text)
+            for text in revisions
         )
         committed = None if want is None or pinned is None else Committed(want, pinned)
-        return Recalled(committed, attempted)
+        failure = None if failed is None else Failure.model_validate_json(failed)
+        return Recalled(committed, attempted, failure)
 
     async def forget(self, model: str) -> None:
         """Forget a model; raises sqlite3.Error or OSError."""
@@ -176,6 +215,7 @@ class FileJournal:
                     "ON CONFLICT (model) DO UPDATE SET attempted = excluded.attempted",
                     (model, attempted),
                 )
+                db.execute("DELETE FROM failures WHERE model = ?", (model,))
 
     def _commit(self, model: str, want: str, pinned: str) -> None:
         with self._transaction() as db:
@@ -186,17 +226,24 @@ class FileJournal:
                 "committed = excluded.committed, attempted = NULL",
                 (model, want, pinned),
             )
+            db.execute("DELETE FROM failures WHERE model = ?", (model,))
 
-    def _recall(self, model: str) -> tuple[str | None, str | None, str | None] | None:
+    def _fail(self, model: str, failure: str) -> None:
         with self._transaction() as db:
-            found: tuple[str | None, str | None, str | None] | None = db.execute(
+            db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?)", (model, failure))
+
+    def _recall(self, model: str) -> tuple[str | None, str | None, str | None, str | None]:
+        with self._transaction() as db:
+            known = db.execute(
                 "SELECT committed_want, committed, attempted FROM models WHERE model = ?", (model,)
             ).fetchone()
-        return found
+            failed = db.execute("SELECT failure FROM failures WHERE model = ?", (model,)).fetchone()
+        return *(known or (None, None, None)), *(failed or (None,))
 
     def _forget(self, model: str) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM models WHERE model = ?", (model,))
+            db.execute("DELETE FROM failures WHERE model = ?", (model,))
             db.execute("DELETE FROM steps WHERE model = ?", (model,))
 
     def _insert(self, db: sqlite3.Connection, model: str, mark: Mark, detail: str) -> None:

@@ -26,7 +26,7 @@ def reported(
     generated_tokens: int,
 ) -> ReportedModel:
     """Return the model's entry."""
-    live, record = generations.active, steps.record
+    live = generations.active
     active = None
     if live is not None:
         measured = {"resident_bytes": shown.resident_bytes}
@@ -47,7 +47,7 @@ def reported(
         fetched_bytes=shown.fetched_bytes,
         fetch_total_bytes=shown.fetch_total_bytes,
         transition=_transition(wish, live, stay, steps, failures),
-        swap=None if record is None else record.reported(),
+        swap=steps.reported,
         last_eviction=stay.last_eviction,
         restarts=restarts,
         requests_running=admission.running,

@@ -18,6 +18,7 @@ from ullage_runtime.core.lifecycle import BringUp, Park, Rest, Retire, Situation
 from ullage_runtime.models.admission import Admission
 from ullage_runtime.models.failures import Failures
 from ullage_runtime.models.generations import Generations
+from ullage_runtime.models.journal import Failure
 from ullage_runtime.models.live import Live
 from ullage_runtime.models.progress import Shown, is_worth_telling
 from ullage_runtime.models.refusing import no_adapter, refusal_for
@@ -92,17 +93,15 @@ class ServedModel:
 
     def update(self, desired: DesiredModel, settings: RuntimeSettings, *, is_here: bool) -> None:
         """Take the newest wish; limits act at once, the rest as the task gets to it."""
-        before = self.desired
-        if (before.target, before.generation) != (desired.target, desired.generation):
-            self._failures = Failures()
-        if self._wish.settings != settings or (before.failure and not desired.failure):
+        before, asked = self.desired, self._wish.asks
+        self._wish.desired, self._wish.settings, self._wish.is_here = desired, settings, is_here
+        if self._wish.asks != asked or (before.failure and not desired.failure):
             self._failures = Failures()
         self._learn(desired)
         if before.target != desired.target:
             self._shown.target, self._shown.weights_ready = None, False
             self._stay.come_back()
         self._stay.change(desired.residency)
-        self._wish.desired, self._wish.settings, self._wish.is_here = desired, settings, is_here
         self.admission.limits = desired.serving
         self._apply_refusal()
         self._wake.set()
@@ -166,7 +165,7 @@ class ServedModel:
     # The task ------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        await self._swapping.steps.recall()
+        await self._recall()
         while not (self._wish.is_removed and self._generations.active is None):
             self._wake.clear()
             self._stay.come_back_if_there_is_room()
@@ -184,6 +183,16 @@ class ServedModel:
                     if not isinstance(want, DesiredRevision):
                         raise TypeError(f"not a revision: {want!r}")
                     await self._attempt(want)
+
+    async def _recall(self) -> None:
+        """Go on from what the journal knows: a target that failed for good is not tried again."""
+        failure = await self._swapping.steps.recall()
+        if failure is not None:
+            self._failures.recall(self.desired.target, failure.reason, failure.message)
+            self._shown.target = failure.target
+            self._shown.weights_ready = failure.target is not None
+            self._shown.say(failure.reason, failure.message, final=True)
+            self._apply_refusal()
 
     def _situation(self) -> Situation:
         live = self._generations.active
@@ -228,7 +237,7 @@ class ServedModel:
     async def _attempt(self, want: DesiredRevision) -> None:
         """Bring a revision up, unless the wish changes meanwhile."""
         failures, releases = self._failures, self._around.governor.releases
-        is_target = want == self.desired.target
+        is_target, asks = want == self.desired.target, self._wish.asks
         attempt = asyncio.create_task(self._swapping.bring_up(want))
         try:
             while not attempt.done():
@@ -247,10 +256,21 @@ class ServedModel:
         if attempt.cancelled():
             return
         error = attempt.exception()
-        if error is not None:
-            self._note_failure(want, error, failures, releases)
-        else:
+        if error is None:
             self._apply_refusal()
+            return
+        noted = self._note_failure(want, error, failures, releases)
+        # Whether it fits is found out in no time, and the memory may be another's after a restart.
+        if is_target and noted.final and noted.reason is not Reason.WILL_NEVER_FIT:
+            steps = self._swapping.steps
+            failure = Failure(
+                asks=asks,
+                reason=noted.reason,
+                message=noted.message,
+                target=self._shown.target,
+                swap=steps.reported,
+            )
+            await steps.keep(failure)
 
     def _note_short(self, why: str | None) -> None:
         self.admission.memory_is_short = why
@@ -259,7 +279,7 @@ class ServedModel:
 
     def _note_failure(
         self, want: DesiredRevision, error: BaseException, failures: Failures, releases: int
-    ) -> None:
+    ) -> LoadError:
         if not isinstance(error, LoadError):
             _log.error("model.attempt_broke", model=self.name, exc_info=error)
             error = LoadError(Reason.LOAD_FAILED, f"internal error: {error!r}", final=False)
@@ -286,6 +306,7 @@ class ServedModel:
         failures.record(want, error, now=self._now(), jitter=jitter, releases=releases)
         self._shown.say(error.reason, error.message, final=error.final)
         self._apply_refusal()
+        return error
 
     def _on_death(self, live: Live, how: str) -> None:
         self._crashes = self._crashes.after_death(self._now() - live.began)

@@ -6,11 +6,12 @@ import structlog
 
 from ullage_api.conditions import Reason
 from ullage_api.kinds.rollout import SwapStep
+from ullage_api.wire.pod_report import ReportedSwap
 from ullage_api.wire.pool_desired import DesiredRevision
 from ullage_runtime.core.errors import LoadError
 from ullage_runtime.core.swap import Mark, SwapEnd, may_follow
 from ullage_runtime.models.clock import Clock
-from ullage_runtime.models.journal import Committed, Journal
+from ullage_runtime.models.journal import Committed, Failure, Journal
 from ullage_runtime.models.live import Live
 from ullage_runtime.models.progress import Shown
 from ullage_runtime.models.swap_record import SwapRecord
@@ -33,12 +34,12 @@ class Steps:
         """Whether the process before this one ended before the target was committed."""
         self.swap: SwapRecord | None = None
         """The swap under way; a load that takes nobody's place is none."""
-        self._shown_swap: SwapRecord | None = None
+        self._last_swap: ReportedSwap | None = None
 
     @property
-    def record(self) -> SwapRecord | None:
-        """The swap under way, or the last one."""
-        return self.swap or self._shown_swap
+    def reported(self) -> ReportedSwap | None:
+        """The swap under way, or the last one, as the pod's report shows it."""
+        return self._last_swap if self.swap is None else self.swap.reported()
 
     @property
     def last_good(self) -> DesiredRevision | None:
@@ -55,23 +56,31 @@ class Steps:
         """End the swap, however it went."""
         if self.swap is not None:
             self.swap.end(clock)
-            self._shown_swap, self.swap = self.swap, None
+            self._last_swap, self.swap = self.swap.reported(), None
 
     def no_swap(self) -> None:
         """Take note that the swap under way turned out to be none."""
         self.swap = None
 
-    async def recall(self) -> None:
-        """Learn from the journal what was last committed, before anything is brought up."""
+    async def recall(self) -> Failure | None:
+        """Learn from the journal what was last committed, before anything is brought up.
+
+        Returns why the target is not to be tried, if it failed before this process began.
+        """
         try:
             known = await self._journal.recall(self._wish.key)
         except (sqlite3.Error, OSError, ValueError) as error:
             self._complain(error)
-            return
+            return None
         self.interrupted = known.committed is not None and known.attempted == self._wish.target
         # Without a uid nobody can tell whether it is the same model that was once committed.
         if self.interrupted or self._wish.desired.uid:
             self.committed = known.committed
+        failure = known.failure
+        if failure is None or not self._wish.desired.uid or failure.asks != self._wish.asks:
+            return None
+        self._last_swap = failure.swap
+        return failure
 
     async def forget(self) -> None:
         """Forget the model for good."""
@@ -108,17 +117,27 @@ class Steps:
         except (sqlite3.Error, OSError) as failure:
             self._complain(failure)
 
+    async def keep(self, failure: Failure) -> None:
+        """Have a restart not try again what failed for good."""
+        try:
+            await self._journal.fail(self._wish.key, failure)
+        except (sqlite3.Error, OSError) as error:
+            self._complain(error)
+
     async def commit(self, live: Live) -> None:
         """Have a restart begin with a revision from now on."""
         self._follow(SwapEnd.COMMITTED)
+        self.interrupted = False
         committed = Committed(live.want, live.artifacts.pinned())
+        known = self.committed
+        if known is not None and self.is_committed(live.want) and known.pinned == committed.pinned:
+            return  # it came back, which says nothing of the target
         try:
-            if committed != self.committed:
-                await self._journal.commit(self._wish.key, committed)
+            await self._journal.commit(self._wish.key, committed)
         except (sqlite3.Error, OSError) as error:
             # It has shown itself; a restart would only bring the older one first.
             self._complain(error)
-        self.committed, self.interrupted = committed, False
+        self.committed = committed
 
     def is_committed(self, want: DesiredRevision) -> bool:
         """Whether it is what answered last, which comes back without a note."""

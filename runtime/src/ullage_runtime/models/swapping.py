@@ -126,7 +126,7 @@ class Swapping:
         await self._mark(SwapStep.LOADING, want, artifacts.revision)
         trial = Trial(
             task=self._wish.desired.task,
-            validation=tuple(rollout.validation or ()),
+            validation=tuple(rollout.validation or ()) if self._is_new(artifacts) else (),
             replaces=self.steps.swap is not None,
         )
         return await self._around.loader.load(
@@ -136,6 +136,12 @@ class Swapping:
             trial=trial,
             on_check=partial(self._mark, SwapStep.CHECKING, want, artifacts.revision),
         )
+
+    def _is_new(self, artifacts: Artifacts) -> bool:
+        """Whether it has never answered: what comes back need not answer a newer spec's prompts."""
+        known = self.steps.committed
+        is_back = known is not None and known.pinned == artifacts.pinned()
+        return artifacts.want == self._wish.target and not is_back
 
     async def _promote(self, new: Live) -> None:
         """Have a loaded revision answer, at once or after it was compared with the old one."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ullage_api.names import short_hash
 from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
 from ullage_runtime.models.admission import HOLD_SECONDS
@@ -30,6 +31,19 @@ class Wish:
     def target(self) -> DesiredRevision:
         """What the spec asks for."""
         return self.desired.target
+
+    @property
+    def asks(self) -> str:
+        """A hash of what is asked for: a target that failed is tried again once it has changed.
+
+        Any change of the spec makes another one, also of the pool's settings.
+        """
+        asked = [
+            self.desired.target.to_wire(),
+            self.desired.generation,
+            self.settings.to_wire(),
+        ]
+        return short_hash(asked)
 
     @property
     def is_wanted(self) -> bool:
