@@ -182,12 +182,12 @@ class FakeEngine:
         await self._step()
         self.embedded.append(request)
         vector = array("f", [0.6, 0.8]).tobytes()
-        return PooledAnswer(tuple(vector for _ in request.inputs), len(request.inputs))
+        return PooledAnswer(tuple(vector for _ in request.inputs), (1,) * len(request.inputs))
 
     async def rerank(self, request: RerankRequest) -> PooledAnswer:
         await self._step()
         scores = (array("f", [float(len(text))]).tobytes() for text in request.documents)
-        return PooledAnswer(tuple(scores), len(request.documents))
+        return PooledAnswer(tuple(scores), (1,) * len(request.documents))
 
     async def tokenize(self, request: TokenizeRequest) -> Tokens:
         return Tokens(tuple((request.text or "").encode()))

@@ -74,6 +74,9 @@ class PlayedModels:
     def is_local(self, model: DesiredModel) -> bool:
         return self.ordinal in model.ordinals
 
+    def revision(self, model: DesiredModel) -> str | None:
+        return None
+
     def lease(
         self,
         model: DesiredModel,

@@ -108,11 +108,11 @@ class FakeLease:
 
     async def embed(self, request: EmbedRequest, role: Role | None = None) -> PooledAnswer:
         vectors = (array("f", [0.6, 0.8]).tobytes() for _ in request.inputs)
-        return PooledAnswer(tuple(vectors), sum(len(text) for text in request.inputs))
+        return PooledAnswer(tuple(vectors), tuple(len(text) for text in request.inputs))
 
     async def rerank(self, request: RerankRequest) -> PooledAnswer:
         scores = (array("f", [float(len(text))]).tobytes() for text in request.documents)
-        return PooledAnswer(tuple(scores), sum(len(text) for text in request.documents))
+        return PooledAnswer(tuple(scores), tuple(len(text) for text in request.documents))
 
     async def tokenize(self, request: TokenizeRequest) -> Tokens:
         return Tokens(tuple((request.text or "").encode()))
@@ -178,6 +178,9 @@ class FakeModels:
 
     def is_local(self, model: DesiredModel) -> bool:
         return self.ordinal in model.ordinals
+
+    def revision(self, model: DesiredModel) -> str | None:
+        return None if model.suspended else REVISION
 
     @asynccontextmanager
     async def lease(

@@ -189,6 +189,12 @@ CHECKS: Final[tuple[Check, ...]] = (
         lambda r: not r.spec.model.adapters or r.spec.task in {Task.CHAT, Task.COMPLETION},
     ),
     Check(
+        "serving.responseCache is for task Chat; remove it, or change task",
+        lambda r: (
+            r.spec.task is Task.CHAT or not (r.spec.serving and r.spec.serving.response_cache)
+        ),
+    ),
+    Check(
         "rollout.validation.expect must have one of contains and equals",
         _expectations_hold,
     ),

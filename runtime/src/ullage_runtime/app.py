@@ -28,6 +28,7 @@ from ullage_runtime.http.responses.keeping import KeptResponses
 from ullage_runtime.http.responses.store import Bounds, ResponseStore
 from ullage_runtime.http.retrieval.embedding import PoolEmbedder
 from ullage_runtime.http.services import Services
+from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.journal import FileJournal
 from ullage_runtime.models.pool import ModelPool
 from ullage_runtime.models.ports import Models
@@ -133,8 +134,9 @@ async def running(
     """
     at = socket_path or bound_socket(settings.host, settings.port)
     registry = CollectorRegistry()
-    models = models or model_pool(settings, registry)
-    services = _services(settings, models, registry)
+    caches = _caches(settings, registry)
+    models = models or model_pool(settings, registry, caches)
+    services = _services(settings, models, caches, registry)
     documents = DesiredDocuments(models, services.collections, settings.state_dir)
     keys = KeyRing(settings.api_keys_dir) if settings.api_keys_dir else None
     public = Server(public_app(services, keys), at)
@@ -151,7 +153,16 @@ async def running(
         await runtime.shut_down(hurry)
 
 
-def model_pool(settings: Settings, registry: CollectorRegistry) -> ModelPool:
+def _caches(settings: Settings, registry: CollectorRegistry) -> Caches:
+    return Caches(
+        embeddings_bytes=settings.embeddings_cache_max_bytes,
+        embeddings_seconds=settings.embeddings_cache_seconds,
+        answers_bytes=settings.answers_cache_max_bytes,
+        registry=registry,
+    )
+
+
+def model_pool(settings: Settings, registry: CollectorRegistry, caches: Caches) -> ModelPool:
     """Return the pool of real models, not yet started."""
     return ModelPool(
         source=ModelCache(
@@ -170,10 +181,13 @@ def model_pool(settings: Settings, registry: CollectorRegistry) -> ModelPool:
         ),
         registry=registry,
         journal=FileJournal(settings.state_dir / JOURNAL_FILE, time.time),
+        caches=caches,
     )
 
 
-def _services(settings: Settings, models: Models, registry: CollectorRegistry) -> Services:
+def _services(
+    settings: Settings, models: Models, caches: Caches, registry: CollectorRegistry
+) -> Services:
     drain = Drain()
     metrics = Metrics(registry, models.report, ullage_runtime.__version__)
     bounds = Bounds(
@@ -196,6 +210,7 @@ def _services(settings: Settings, models: Models, registry: CollectorRegistry) -
             PoolEmbedder(models),
             keys_in(settings.credentials_dir),
         ),
+        caches=caches,
         responses=KeptResponses(store, lambda size: metrics.stored(size.count, size.bytes)),
     )
 

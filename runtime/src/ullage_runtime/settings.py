@@ -164,6 +164,16 @@ class Settings(BaseSettings):
     responses_keep_seconds: Annotated[
         float, Field(gt=0, description="How long a response is stored.")
     ] = 30 * 86400.0
+    embeddings_cache_max_bytes: Annotated[
+        int, Field(ge=0, description="Largest size of the vectors kept of texts; 0 keeps none.")
+    ] = 64 << 20
+    embeddings_cache_seconds: Annotated[
+        float, Field(gt=0, description="How long a text's vector is kept.")
+    ] = 86400.0
+    answers_cache_max_bytes: Annotated[
+        int,
+        Field(ge=0, description="Largest size of the answers kept of chats that ask for it."),
+    ] = 32 << 20
     cors_origins: Annotated[
         tuple[str, ...] | None,
         NoDecode,

@@ -65,7 +65,8 @@ def test_versions_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["models"], ["run", "chat", "--prompt", "x"], ["chat", "chat"]]
+    "command",
+    [["models"], ["run", "chat", "--prompt", "x"], ["chat", "chat"], ["cache", "stats"]],
 )
 def test_a_server_that_is_not_there_is_one_line_with_what_to_do(command: list[str]) -> None:
     result = runner.invoke(app, [*command, "--url", "http://127.0.0.1:9"], input="hello\n/exit\n")

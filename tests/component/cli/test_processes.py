@@ -67,6 +67,23 @@ def names(url: str) -> list[str]:
     return [m["id"] for m in listed["data"]]
 
 
+def test_what_a_server_keeps_is_shown_and_forgotten(server: tuple[str, pathlib.Path]) -> None:
+    url, folder = server
+    shown = ullage(folder, "cache", "stats", "--url", url)
+    assert shown.returncode == 0, shown.stderr
+    assert [line.split()[0] for line in shown.stdout.splitlines()] == [
+        "CACHE",
+        "embeddings",
+        "answers",
+    ]
+    stats = json.loads(ullage(folder, "cache", "stats", "--url", url, "--json").stdout)
+    assert [each["max"] for each in stats["caches"]] == [64 << 20, 32 << 20]
+    cleared = ullage(folder, "cache", "clear", "--url", url, "--model", "tiny")
+    assert cleared.stdout == "forgot 0 answers, 0 B\n"
+    wrong = ullage(folder, "cache", "clear", "--url", url, "--cache", "other")
+    assert (wrong.returncode, "embeddings" in wrong.stderr) == (1, True)
+
+
 def test_up_serves_a_manifest_follows_its_changes_and_ends_in_order(folder: pathlib.Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"

@@ -32,6 +32,7 @@ from ullage_runtime.http.auth import entry_line
 PATIENCE = 60.0
 ENCODER, RANKER = Encoder(), Encoder(has_head=True)
 TEXTS = ["the fox jumped.", "how un memory water?", "red blue fire " * 8]
+MANY = [f"{number} the red fox jumped. " * 7 for number in range(2000)]
 EMBEDDINGS = "/v1/embeddings"
 
 
@@ -338,9 +339,8 @@ async def test_a_killed_engines_work_is_done_by_its_replacement(
             if "ullage_runtime.engines.worker" in " ".join(child.cmdline())
             and "encoder.gguf" in " ".join(m.path for m in child.memory_maps())
         )
-        many = ["the red fox jumped. " * 7] * 2000
         asking = asyncio.create_task(
-            client.post(EMBEDDINGS, json={"model": "embed", "input": many})
+            client.post(EMBEDDINGS, json={"model": "embed", "input": MANY})
         )
 
         def running() -> int:
@@ -350,7 +350,7 @@ async def test_a_killed_engines_work_is_done_by_its_replacement(
         os.kill(worker, signal.SIGKILL)
         answer = await asking
         assert answer.status_code == 200, answer.text
-        assert len(answer.json()["data"]) == len(many)
+        assert len(answer.json()["data"]) == len(MANY)
         chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
         assert (
             await client.post("/v1/chat/completions", json={"model": "chat", **chat})
@@ -367,9 +367,8 @@ async def test_a_client_that_leaves_ends_its_work(
         def running() -> int:
             return runtime.models.report().models[0].requests_running
 
-        many = ["the red fox jumped. " * 7] * 2000
         asking = asyncio.create_task(
-            client.post(EMBEDDINGS, json={"model": "embed", "input": many})
+            client.post(EMBEDDINGS, json={"model": "embed", "input": MANY})
         )
         await eventually(lambda: running() == 1, PATIENCE)
         asking.cancel()

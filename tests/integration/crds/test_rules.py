@@ -134,6 +134,10 @@ BAD: list[tuple[str, dict[str, Any]]] = [
         ),
     ),
     (
+        "serving.responseCache is for task Chat; remove it, or change task",
+        manifest(task="Embedding", serving={"responseCache": {"ttlSeconds": 60}}),
+    ),
+    (
         "model.adapters are for tasks Chat and Completion; remove them, or change task",
         manifest(
             task="Rerank",

@@ -106,6 +106,10 @@ def test_a_good_resource_has_no_problems() -> None:
             "model.adapters are for tasks Chat and Completion",
         ),
         (resource(engine={"pooling": "Mean"}), "are for task Embedding"),
+        (
+            resource(task="Completion", serving={"responseCache": {"ttlSeconds": 60}}),
+            "serving.responseCache is for task Chat",
+        ),
         (resource(task="Rerank", engine={"instructions": {"query": "q"}}), "for task Embedding"),
         (validating({}), "expect must have one of contains and equals"),
         (validating({"contains": "4", "equals": "4"}), "expect must have one of contains"),

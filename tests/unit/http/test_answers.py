@@ -19,6 +19,7 @@ class Played:
     def __init__(self, *batches: list[Item]) -> None:
         self._batches = [list(batch) for batch in batches]
         self.usage = Usage(3, 4)
+        self.headers: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         return self

@@ -31,7 +31,7 @@ class Lease:
     async def embed(self, request: EmbedRequest, role: Role | None = None) -> PooledAnswer:
         self.order.append(f"{request.tenant} {len(request.inputs)} {request.truncate}")
         await self.go.wait()
-        return PooledAnswer((array("f", [1.0, 0.0]).tobytes(),) * len(request.inputs), 1)
+        return PooledAnswer((array("f", [1.0, 0.0]).tobytes(),) * len(request.inputs), (1,))
 
 
 class Models:

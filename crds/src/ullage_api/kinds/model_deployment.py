@@ -177,6 +177,11 @@ class ModelDeployment(Resource):
             "model.adapters are for tasks Chat and Completion; remove them, or change task",
         ),
         rule(
+            "!has(self.spec.serving) || !has(self.spec.serving.responseCache)"
+            " || self.spec.task == 'Chat'",
+            "serving.responseCache is for task Chat; remove it, or change task",
+        ),
+        rule(
             "!has(self.spec.rollout) || !has(self.spec.rollout.validation)"
             " || self.spec.task in ['Chat', 'Completion']"
             " || self.spec.rollout.validation.all(v, !has(v.expect))",

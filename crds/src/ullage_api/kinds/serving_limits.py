@@ -8,6 +8,22 @@ from ullage_api.kinds.base import KubeModel
 from ullage_api.kinds.sampling import SamplingDefaults
 
 
+class ResponseCache(KubeModel):
+    """Which answers are given again without being computed."""
+
+    ttl_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=604800,
+            description=(
+                "Seconds for which a pod keeps the answer to a chat at temperature 0, and gives it "
+                "again to the API key that asks the same. 0: not at all."
+            ),
+        ),
+    ]
+
+
 class ServingLimits(KubeModel):
     """What a request may expect; a change takes effect at once, without a reload."""
 
@@ -63,4 +79,8 @@ class ServingLimits(KubeModel):
     defaults: Annotated[
         SamplingDefaults | None,
         Field(description="How tokens are chosen where a request does not say."),
+    ] = None
+    response_cache: Annotated[
+        ResponseCache | None,
+        Field(description="Which answers are given again without being computed. Unset: none."),
     ] = None

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from ullage_runtime.cli.client import Answer, ApiClient
 from ullage_runtime.cli.console import USAGE, CliError, err
+from ullage_runtime.cli.listing import UrlOption
 from ullage_runtime.cli.loading import effective_settings
 from ullage_runtime.cli.private import private_server, source_of
 
@@ -21,10 +22,6 @@ ModelArgument = Annotated[
         metavar="MODEL",
         help="A model's name on a running server, a GGUF file, or a URI (hf://…, https://…).",
     ),
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="Server to ask. Default: ULLAGE_URL, or http://127.0.0.1:8080."),
 ]
 SystemOption = Annotated[
     str | None, typer.Option("--system", "-s", help="Instructions that precede the conversation.")

@@ -73,12 +73,28 @@ class ApiClient:
 
     def models(self) -> list[dict[str, Any]]:
         """Return the server's models; raises CliError."""
+        return list(self._asked("GET", "/v1/models")["data"])
+
+    def cache_stats(self) -> dict[str, Any]:
+        """Return what the server's caches hold and how they helped; raises CliError."""
+        return self._asked("GET", "/cache/stats")
+
+    def clear_cache(self, **meant: str | None) -> dict[str, Any]:
+        """Have the server forget what it keeps of answers; return how much; raises CliError.
+
+        `cache` and `model` say what is meant, where not all of it is.
+        """
+        given = {name: value for name, value in meant.items() if value is not None}
+        return self._asked("DELETE", "/cache", given)
+
+    def _asked(self, method: str, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
         try:
-            response = self._http.get("/v1/models")
+            response = self._http.request(method, path, params=query)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         _check(response)
-        return list(response.json()["data"])
+        answer: dict[str, Any] = response.json()
+        return answer
 
     def chat(
         self, model: str, messages: Sequence[dict[str, str]], options: dict[str, Any]

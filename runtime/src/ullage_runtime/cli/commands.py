@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import ullage_runtime
-from ullage_runtime.cli import asking, bench, doctor, listing, up
+from ullage_runtime.cli import asking, bench, caches, doctor, listing, up
 from ullage_runtime.cli.console import Debugging, UllageGroup, out
 from ullage_runtime.cli.top import command as top
 
@@ -45,6 +45,7 @@ app.command("chat")(asking.chat)
 app.command("bench")(bench.bench)
 app.command("top")(top.top)
 app.command("models")(listing.models)
+app.add_typer(caches.cache, name="cache")
 app.command("config")(listing.config)
 app.command("doctor")(doctor.doctor)
 app.add_typer(listing.keys, name="keys")

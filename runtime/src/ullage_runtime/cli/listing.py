@@ -19,6 +19,10 @@ from ullage_runtime.http.auth import entry_line, new_key
 from ullage_runtime.settings import Settings, shown
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="Server to ask. Default: ULLAGE_URL, or http://127.0.0.1:8080."),
+]
 
 _SECRET_KEY = re.compile(r"^[-._a-zA-Z0-9]{1,253}$")
 
@@ -36,24 +40,22 @@ def table(*columns: str) -> Table:
     return made
 
 
-def models(
-    url: Annotated[
-        str | None,
-        typer.Option("--url", help="Server to ask. Default: ULLAGE_URL, or http://127.0.0.1:8080."),
-    ] = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """List the models of a running server."""
+def client_of(url: str | None) -> ApiClient:
+    """Return a client of the server at an address, or of the one that the settings name."""
     settings = effective_settings({"url": url}, quiet=True).values
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    with ApiClient(settings.url, api_key=key) as client:
+    return ApiClient(settings.url, api_key=key)
+
+
+def models(url: UrlOption = None, *, as_json: JsonOption = False) -> None:
+    """List the models of a running server."""
+    with client_of(url) as client:
         found = client.models()
     if as_json:
         print_json(found)
         return
     if not found:
-        err.print(f"{settings.url} serves no models yet")
+        err.print(f"{client.url} serves no models yet")
         return
     rows = table("MODEL", "TASK", "RESIDENCY", "ALIASES")
     for model in found:

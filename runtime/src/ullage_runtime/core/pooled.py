@@ -107,8 +107,15 @@ class PooledAnswer:
     """All of a request's vectors or scores, in the order of its texts."""
 
     values: tuple[bytes, ...]
-    tokens: int
-    """Tokens of all texts together."""
+    lengths: tuple[int, ...]
+    """Tokens of each text."""
+    cached_tokens: int = 0
+    """Tokens of texts that did not have to be computed for this request."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts together."""
+        return sum(self.lengths)
 
 
 def answer_of(items: list[Pooled]) -> PooledAnswer:
@@ -116,5 +123,5 @@ def answer_of(items: list[Pooled]) -> PooledAnswer:
     ordered = sorted(items, key=lambda item: item.index)
     return PooledAnswer(
         values=tuple(item.values for item in ordered),
-        tokens=sum(item.tokens for item in ordered),
+        lengths=tuple(item.tokens for item in ordered),
     )

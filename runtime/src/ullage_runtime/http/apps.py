@@ -26,7 +26,7 @@ from ullage_runtime.http.middleware import (
 from ullage_runtime.http.openai import router as openai
 from ullage_runtime.http.openai.objects import ChatCompletionChunk
 from ullage_runtime.http.openapi import describe, operation_id
-from ullage_runtime.http.ops import memory
+from ullage_runtime.http.ops import caches, memory
 from ullage_runtime.http.ops import router as ops
 from ullage_runtime.http.ranking import router as ranking
 from ullage_runtime.http.responses import router as responses
@@ -70,6 +70,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
     )
     app.include_router(openai.router)
     app.include_router(memory.router)
+    app.include_router(caches.router)
     app.include_router(status.router)
     app.include_router(responses.router)
     app.include_router(embeddings.router)
@@ -83,6 +84,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
         tags={
             openai.TAG: "OpenAI's API, for the models of this pool.",
             memory.TAG: MEMORY_TEXT,
+            caches.TAG: "What this pod keeps of answers it has given.",
             responses.TAG: "OpenAI's Responses API: answers that are stored and gone on from.",
             embeddings.TAG: "OpenAI's embeddings, for models that embed.",
             ranking.TAG: "Documents scored for a query, as Cohere, Jina, TEI and vLLM do.",
@@ -119,6 +121,7 @@ def internal_app(
     app.state.documents = documents
     app.include_router(internal.router)
     app.include_router(memory.router)
+    app.include_router(caches.router)
     app.include_router(status.router)
     app.include_router(ops.router)
     describe(
@@ -127,6 +130,7 @@ def internal_app(
         tags={
             internal.TAG: "Desired documents in, reports out.",
             memory.TAG: MEMORY_TEXT,
+            caches.TAG: "What this pod keeps of answers it has given.",
             ops.TAG: "Probes and metrics.",
         },
         secured="The pool's own token.",

@@ -46,6 +46,7 @@ _PASSED_BACK = (
     "content-type",
     "retry-after",
     "cache-control",
+    "cache-status",
     "x-accel-buffering",
     "x-should-retry",
     *RATE_LIMIT_HEADERS,

@@ -173,7 +173,7 @@ class LiveCors:
                 allow_origins=origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS],
+                expose_headers=["X-Request-Id", "Retry-After", "Cache-Status", *RATE_LIMIT_HEADERS],
             )
         if scope["type"] == "websocket" and (foreign := self._foreign_origin(scope)):
             error = Forbidden(f"pages of {foreign} may not read this")

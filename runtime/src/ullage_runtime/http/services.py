@@ -15,6 +15,7 @@ from ullage_runtime.http.metrics import Metrics
 from ullage_runtime.http.rate_limits import RateLimits
 from ullage_runtime.http.responses.keeping import KeptResponses
 from ullage_runtime.http.status.viewers import Viewers
+from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.ports import Models
 from ullage_runtime.retrieval.collections import Collections
 from ullage_runtime.settings import Settings
@@ -32,6 +33,7 @@ class Services:
     forwarder: Forwarder
     responses: KeptResponses
     collections: Collections
+    caches: Caches = field(default_factory=Caches)
     rate_limits: RateLimits = field(default_factory=RateLimits)
     viewers: Viewers = field(default_factory=Viewers)
     now: Callable[[], float] = field(default=time.time)

@@ -19,6 +19,7 @@ from ullage_runtime.core.errors import (
 from ullage_runtime.core.scheduling.fairness import Service
 from ullage_runtime.models.lease import BoundLease, NoAdapter, too_long
 from ullage_runtime.models.live import Live
+from ullage_runtime.models.shared_embeddings import SharedEmbeddings
 
 MAX_QUEUE: Final = 64
 HOLD_SECONDS: Final = 120
@@ -44,8 +45,15 @@ class Admission:
     waiting makes no sense. A request binds its generation when it leaves the queue.
     """
 
-    def __init__(self, model: str, on_change: Callable[[], None], no_adapter: NoAdapter) -> None:
+    def __init__(
+        self,
+        model: str,
+        on_change: Callable[[], None],
+        no_adapter: NoAdapter,
+        embeddings: SharedEmbeddings,
+    ) -> None:
         self._model = model
+        self._embeddings = embeddings
         self._no_adapter = no_adapter
         self._on_change = on_change
         self._waiting: list[_Waiter] = []
@@ -62,6 +70,11 @@ class Admission:
         """Why there is no room for the model now; None while that is not what it waits for."""
         self.on_miss: Callable[[], None] = lambda: None
         """Called when a request finds no generation, whether or not it may wait for one."""
+
+    @property
+    def revision(self) -> str | None:
+        """What answers now; None while nothing does."""
+        return None if self._current is None else self._current.generation.revision
 
     @property
     def running(self) -> int:
@@ -110,7 +123,14 @@ class Admission:
         again = until is not None
         live = await self._admitted(tenant, deadline, seconds, beside=beside, again=again)
         try:
-            yield BoundLease(self._model, live, deadline, seconds, self._no_adapter)
+            yield BoundLease(
+                self._model,
+                live,
+                deadline,
+                seconds,
+                no_adapter=self._no_adapter,
+                embeddings=self._embeddings,
+            )
         except EngineDied:
             self._note_death(live)
             raise

@@ -19,6 +19,7 @@ from ullage_runtime.core.pooled import (
 )
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 from ullage_runtime.models.live import Live
+from ullage_runtime.models.shared_embeddings import SharedEmbeddings, Whose
 
 T = TypeVar("T")
 
@@ -30,10 +31,18 @@ class BoundLease:
     """A request's hold on a live generation, with the time it has left."""
 
     def __init__(
-        self, model: str, live: Live, deadline: float, seconds: int, no_adapter: NoAdapter
+        self,
+        model: str,
+        live: Live,
+        deadline: float,
+        seconds: int,
+        *,
+        no_adapter: NoAdapter,
+        embeddings: SharedEmbeddings,
     ) -> None:
         self.model = model
         self._no_adapter = no_adapter
+        self._embeddings = embeddings
         self.revision = live.generation.revision
         self.loaded = live.loaded
         self.deadline = deadline
@@ -61,12 +70,22 @@ class BoundLease:
                 yield chunk
 
     async def embed(self, request: EmbedRequest, role: Role | None = None) -> PooledAnswer:
-        """Embed texts, each after the generation's own instruction for their role."""
+        """Embed texts, each after the generation's own instruction for their role.
+
+        What is kept of earlier requests, or under way for another one, is not computed again.
+        """
         self._require(Ability.EMBED)
         instruction = _instruction(self._live.want.engine.instructions, role)
         instructed = tuple(_instructed(text, instruction) for text in request.inputs)
         request = replace(request, inputs=instructed)
-        return await self._timed(self._live.engine.embed(request), len(instructed))
+        whose = Whose(self.model, self.revision, self.deadline)
+        try:
+            return await self._embeddings.embed(whose, request, self._computed)
+        except TimeoutError as error:
+            raise too_long(self._seconds) from error
+
+    async def _computed(self, request: EmbedRequest) -> PooledAnswer:
+        return await self._timed(self._live.engine.embed(request), len(request.inputs))
 
     async def rerank(self, request: RerankRequest) -> PooledAnswer:
         """Score documents."""

@@ -22,6 +22,7 @@ from ullage_runtime.governor.detection import detected_devices
 from ullage_runtime.governor.devices import Device
 from ullage_runtime.governor.policy import MemoryOverrides, memory_policy
 from ullage_runtime.governor.service import Governor
+from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.clock import Clock, SystemClock
 from ullage_runtime.models.journal import Journal, MemoryJournal
 from ullage_runtime.models.loading import Loader
@@ -50,7 +51,8 @@ class ModelPool:
     machine. `memory` stands above the pool's settings. `registry` receives the metrics of loads,
     restarts, leases and the ledger; without one the pool makes its own, to be read as
     `pool.registry`. `clock` and `boot_id` are for tests. `journal` keeps the steps of
-    swaps over a restart; without one they are forgotten with the process.
+    swaps over a restart; without one they are forgotten with the process. `caches` keep what
+    was computed; without them nothing is kept.
 
     Used as `async with ModelPool(...) as pool`, or with `start()` and `close(seconds)`. It must be
     made within a running event loop. It keeps nothing else on disk: who calls `apply` after a
@@ -71,6 +73,7 @@ class ModelPool:
         clock: Clock | None = None,
         boot_id: str | None = None,
         journal: Journal | None = None,
+        caches: Caches | None = None,
     ) -> None:
         self.registry = registry or CollectorRegistry()
         self.boot_id = boot_id or secrets.token_hex(8)
@@ -96,6 +99,7 @@ class ModelPool:
             room=room,
             decisions=decisions,
             journal=journal or MemoryJournal(),
+            caches=caches or Caches(),
         )
         self._desired: PoolDesired | None = None
         self._names: dict[str, str] = {}
@@ -175,6 +179,7 @@ class ModelPool:
         served = self._served.pop(name)
         self._created.pop(name, None)
         self._around.metrics.forget(name)
+        self._around.caches.forget(name)
         task = asyncio.create_task(served.remove(forget=True))
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
@@ -199,6 +204,11 @@ class ModelPool:
     def is_local(self, model: DesiredModel) -> bool:
         """Whether this pod should hold the model itself."""
         return self._ordinal in model.ordinals
+
+    def revision(self, model: DesiredModel) -> str | None:
+        """Return the revision that answers now, or None while none is in memory."""
+        served = self._served.get(model.name)
+        return None if served is None else served.admission.revision
 
     def lease(
         self,
@@ -301,6 +311,7 @@ class ModelPool:
         while True:
             await self._clock.sleep(MEMORY_SECONDS)
             await self._governor.sample(self._clock.monotonic())
+            self._around.caches.fit(self._governor.level)
             self._note_change()
 
     # The end -------------------------------------------------------------------------------------

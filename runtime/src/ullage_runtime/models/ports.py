@@ -120,6 +120,10 @@ class Models(Protocol):
         """Whether this pod should hold the model itself."""
         ...
 
+    def revision(self, model: DesiredModel) -> str | None:
+        """Return the revision that answers now, or None while none is in memory."""
+        ...
+
     def lease(
         self,
         model: DesiredModel,

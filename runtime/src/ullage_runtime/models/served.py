@@ -57,7 +57,9 @@ class ServedModel:
         self._crashes = Crashes()
         self._restart_at = 0.0
         self._wake = asyncio.Event()
-        self.admission = Admission(desired.name, self._on_leases, self._no_adapter)
+        self.admission = Admission(
+            desired.name, self._on_leases, self._no_adapter, around.caches.embeddings
+        )
         self.admission.limits = desired.serving
         self._generations = Generations(
             desired.name, self.admission, on_death=self._on_death, on_change=on_change

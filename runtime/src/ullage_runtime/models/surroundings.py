@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ullage_runtime.core.decisions import Decisions
 from ullage_runtime.governor.service import Governor
+from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.journal import Journal
 from ullage_runtime.models.loading import Loader
@@ -24,3 +25,4 @@ class Surroundings:
     room: Room
     decisions: Decisions
     journal: Journal
+    caches: Caches

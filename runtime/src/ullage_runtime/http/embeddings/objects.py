@@ -5,11 +5,20 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 
+class EmbeddingPromptDetails(BaseModel):
+    """What became of a request's tokens."""
+
+    cached_tokens: Annotated[
+        int, Field(description="Those of texts whose vectors were there already.")
+    ]
+
+
 class EmbeddingUsage(BaseModel):
     """Tokens that a request took."""
 
     prompt_tokens: int
     total_tokens: int
+    prompt_tokens_details: EmbeddingPromptDetails
 
 
 class Embedding(BaseModel):

@@ -79,7 +79,11 @@ async def _written(body: EmbeddingRequest, answer: PooledAnswer) -> bytes:
             await asyncio.sleep(0)
         text = _vector_text(body, index, vector)
         pieces.append(f'{{"object":"embedding","index":{index},"embedding":{text}}}')
-    usage = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
+    usage = {
+        "prompt_tokens": answer.tokens,
+        "total_tokens": answer.tokens,
+        "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
+    }
     rest = json.dumps({"model": body.model, "usage": usage}, separators=(",", ":"))
     return f'{{"object":"list","data":[{",".join(pieces)}],{rest[1:]}'.encode()
 

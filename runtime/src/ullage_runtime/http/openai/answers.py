@@ -2,7 +2,8 @@
 
 from typing import Any, Protocol
 
-from ullage_runtime.core.domain import CallDelta, TokenLogprobs, Usage
+from ullage_runtime.core.domain import Chunk, Usage
+from ullage_runtime.core.joining import joined
 from ullage_runtime.http import sse
 from ullage_runtime.http.openai.delivery import Streamed, Whole
 from ullage_runtime.http.openai.generation import Generation, Step
@@ -11,7 +12,7 @@ from ullage_runtime.http.openai.generation import Generation, Step
 class Shape(Protocol):
     """How one endpoint writes its objects."""
 
-    def whole(self, choices: list["Choice"], revision: str, usage: Usage) -> dict[str, Any]:
+    def whole(self, choices: list[Chunk], revision: str, usage: Usage) -> dict[str, Any]:
         """Return the object of an answer that is not streamed."""
         ...
 
@@ -26,40 +27,6 @@ class Shape(Protocol):
     def usage(self, revision: str, usage: Usage) -> dict[str, Any]:
         """Return the event that carries the usage."""
         ...
-
-
-class Choice:
-    """One choice as it grows."""
-
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-        self.thoughts: list[str] = []
-        self.calls: dict[int, CallDelta] = {}
-        self.logprobs: list[TokenLogprobs] = []
-        self.finish = ""
-
-    def add(self, step: Step) -> None:
-        """Add a step."""
-        self.parts.append(step.chunk.text)
-        self.thoughts.append(step.chunk.reasoning)
-        for delta in step.chunk.calls:
-            begun = self.calls.get(delta.index, CallDelta(delta.index))
-            self.calls[delta.index] = CallDelta(
-                delta.index, begun.name or delta.name, begun.arguments + delta.arguments
-            )
-        self.logprobs += step.chunk.logprobs
-        if step.chunk.finish is not None:
-            self.finish = step.chunk.finish.value
-
-    @property
-    def text(self) -> str:
-        """What has been generated so far."""
-        return "".join(self.parts)
-
-    @property
-    def reasoning(self) -> str:
-        """What has been thought so far."""
-        return "".join(self.thoughts)
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -79,17 +46,17 @@ class WholeAnswer(Whole):
     def __init__(self, generation: Generation, shape: Shape) -> None:
         super().__init__(generation)
         self._shape = shape
-        self._choices: dict[int, Choice] = {}
+        self._choices: dict[int, list[Chunk]] = {}
         self._revision = ""
 
     def add(self, step: Step) -> None:
         """Add a step to its choice."""
         self._revision = step.revision
-        self._choices.setdefault(step.index, Choice()).add(step)
+        self._choices.setdefault(step.index, []).append(step.chunk)
 
     async def made(self) -> dict[str, Any]:
         """Return the object with all choices."""
-        choices = [self._choices[index] for index in sorted(self._choices)]
+        choices = [joined(self._choices[index]) for index in sorted(self._choices)]
         return self._shape.whole(choices, self._revision, self.generation.usage)
 
 

@@ -45,7 +45,8 @@ class Whole(Response, ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Generate everything and send it; raises ServingError before anything is sent."""
         body = await while_connected(receive, self._collected())
-        await Response(body, media_type="application/json")(scope, receive, send)
+        headers = self.generation.headers
+        await Response(body, media_type="application/json", headers=headers)(scope, receive, send)
 
     async def _collected(self) -> bytes:
         async with self.generation as generation:
@@ -99,7 +100,9 @@ class Streamed(Response, ABC):
                 first = await generation.next(self._heartbeat)
             except ServingError as error:
                 raise self.failure(error) from None
-            await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
+            told = [(n.lower().encode(), v.encode()) for n, v in generation.headers.items()]
+            headers = [*sse.HEADERS, *told]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             self._unsent += self.opening()
             try:
                 await self._tell(generation, first, send)

@@ -19,6 +19,7 @@ from ullage_api.wire.pool_desired import DesiredModel
 from ullage_runtime.core.domain import Chunk, FinishReason, GenerateRequest, Usage
 from ullage_runtime.core.errors import EngineFailed, RequestTimeout, ServingError
 from ullage_runtime.http.errors import unexpected
+from ullage_runtime.http.openai.recall import STATUS_HEADER, Recall
 from ullage_runtime.http.openai.tally import Tally
 from ullage_runtime.http.rate_limits import Allowance
 from ullage_runtime.http.replacement import under_lease
@@ -54,6 +55,7 @@ class Generation:
     """The generations of one request; use it as a context manager, then call `next` until End.
 
     `choices` says how many of the requests, which stand next to each other, continue one prompt.
+    `recall` is where the answer may be kept; without it the answer is always computed.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Generation:
         allowance: Allowance | None = None,
         *,
         choices: int = 1,
+        recall: Recall | None = None,
     ) -> None:
         self._services = services
         self._model = model
         self._requests = requests
         self._allowance = allowance
         self._choices = choices
+        self._recall = recall
         self._tally = Tally(choices)
         self._deadline = 0.0
         self._is_whole = False
@@ -106,6 +110,11 @@ class Generation:
     def usage(self) -> Usage:
         """Tokens taken so far; complete once `next` has returned End."""
         return self._tally.usage
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer's headers say of how it came about; complete with the first step."""
+        return {} if self._recall is None else {STATUS_HEADER: self._recall.status}
 
     @property
     def is_ahead(self) -> bool:
@@ -169,23 +178,42 @@ class Generation:
         return error
 
     async def _generate(self) -> None:
-        await under_lease(
-            self._services.models,
-            self._model,
-            self._attempt,
-            tenant=self._requests[0].tenant,
-            is_untold=lambda: self._is_untold,
-        )
+        if not await self._is_recalled():
+            await under_lease(
+                self._services.models,
+                self._model,
+                self._attempt,
+                tenant=self._requests[0].tenant,
+                is_untold=lambda: self._is_untold,
+            )
         for step in self._kept:
             await self._steps.put(step)
+
+    async def _is_recalled(self) -> bool:
+        """Tell whether the answer was kept, and has been handed out."""
+        if self._recall is None:
+            return False
+        revision = self._services.models.revision(self._model)
+        chunks = self._recall.find(revision)
+        if revision is None or chunks is None:
+            return False
+        for index, chunk in enumerate(chunks):
+            self._note(index, chunk, None)
+            await self._hand_out(Step(index, revision, chunk))
+            self._count(index)
+        return True
 
     async def _attempt(self, lease: Lease) -> None:
         self._tally = Tally(self._choices)
         self._kept.clear()
+        if self._recall is not None:
+            self._recall.begin()
         room = asyncio.Semaphore(AT_ONCE)
         await together(
             self._one(lease, room, index, request) for index, request in enumerate(self._requests)
         )
+        if self._recall is not None:
+            self._recall.keep(lease.revision)
 
     async def _one(
         self, lease: Lease, room: asyncio.Semaphore, index: int, request: GenerateRequest
@@ -205,6 +233,8 @@ class Generation:
                     finish = chunk.finish
                     if finish is FinishReason.CANCELLED:
                         break
+                    if self._recall is not None:
+                        self._recall.add(index, chunk)
                     await self._hand_out(Step(index, lease.revision, chunk))
         if finish is None or finish is FinishReason.CANCELLED:
             raise EngineFailed("the engine broke the generation off", retry_after=1)

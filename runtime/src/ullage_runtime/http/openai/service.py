@@ -27,6 +27,7 @@ from ullage_runtime.http.openai.parameters import (
     refuse_unsupported,
     template_options,
 )
+from ullage_runtime.http.openai.recall import recall_of
 from ullage_runtime.http.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
 from ullage_runtime.http.openai.shapes import ChatShape, CompletionShape
 from ullage_runtime.http.rate_limits import prompt_estimate
@@ -43,7 +44,7 @@ async def chat_answer(services: Services, request: Request, body: ChatRequest) -
     asked = chat_work(body, model)
     with_logprobs = asked.sampling.logprobs is not None
     shape = ChatShape(asked.request_id, int(services.now()), body.model, with_logprobs)
-    return await _answer(services, request, body, model, [asked], shape)
+    return await _answer(services, request, body, model, [asked], shape, recalls=True)
 
 
 def chat_model(services: Services, request: Request, name: str) -> DesiredModel:
@@ -98,11 +99,13 @@ async def _answer(
     model: DesiredModel,
     prompts: Sequence[GenerateRequest],
     shape: Shape,
+    *,
+    recalls: bool = False,
 ) -> Response:
     """Return the answer that has `n` choices for each prompt."""
     if is_elsewhere(services, model):
         return await services.forwarder.answer(request, model, services.models.desired)
-    generation = admitted(services, request, model, prompts, choices=body.choices)
+    generation = admitted(services, request, model, prompts, choices=body.choices, recalls=recalls)
     if not body.stream:
         return WholeAnswer(generation, shape)
     return StreamedAnswer(
@@ -120,15 +123,20 @@ def admitted(
     prompts: Sequence[GenerateRequest],
     *,
     choices: int = 1,
+    recalls: bool = False,
 ) -> Generation:
-    """Return the generations of some prompts, charged to the caller; raises RateLimitExceeded."""
+    """Return the generations of some prompts, charged to the caller; raises RateLimitExceeded.
+
+    `recalls` lets the answer be one that was kept, where the model allows it.
+    """
     allowance = charged(services, request, model, prompt_estimate(prompts))
     key: Key = request.scope[KEY]
     # Cached prefixes are not shared between keys: how fast an answer comes would tell of others.
     adapter: str = request.scope[ADAPTER]
     own = [replace(each, tenant=key.id, adapter=adapter) for each in prompts]
     work = [choice for each in own for choice in choices_of(each, choices)]
-    return Generation(services, model, work, allowance, choices=choices)
+    recall = recall_of(services.caches.answers, model, work) if recalls else None
+    return Generation(services, model, work, allowance, choices=choices, recall=recall)
 
 
 def chosen_model(services: Services, request: Request, name: str) -> DesiredModel:

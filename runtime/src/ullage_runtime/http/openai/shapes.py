@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ullage_runtime.core.domain import CallDelta, TokenLogprobs, Usage
-from ullage_runtime.http.openai.answers import Choice, usage_object
+from ullage_runtime.core.domain import CallDelta, Chunk, TokenLogprobs, Usage
+from ullage_runtime.http.openai.answers import usage_object
 from ullage_runtime.http.openai.generation import Step
 from ullage_runtime.http.openai.logprobs import TextLogprobs, chat_logprobs
 
@@ -28,7 +28,7 @@ class ChatShape:
             "system_fingerprint": revision,
         }
 
-    def whole(self, choices: list[Choice], revision: str, usage: Usage) -> dict[str, Any]:
+    def whole(self, choices: list[Chunk], revision: str, usage: Usage) -> dict[str, Any]:
         """Return the `chat.completion`."""
         return {
             **self._head("chat.completion", revision),
@@ -44,14 +44,14 @@ class ChatShape:
             "usage": usage_object(usage),
         }
 
-    def _message(self, index: int, choice: Choice) -> dict[str, Any]:
+    def _message(self, index: int, choice: Chunk) -> dict[str, Any]:
         calls = [
             {
                 "id": self._call_id(index, call),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
             }
-            for call in choice.calls.values()
+            for call in choice.calls
         ]
         return {
             "role": "assistant",
@@ -139,7 +139,7 @@ class CompletionShape:
             "system_fingerprint": revision,
         }
 
-    def whole(self, choices: list[Choice], revision: str, usage: Usage) -> dict[str, Any]:
+    def whole(self, choices: list[Chunk], revision: str, usage: Usage) -> dict[str, Any]:
         """Return the whole `text_completion`."""
         return {
             **self._head(revision),

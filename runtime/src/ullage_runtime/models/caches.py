@@ -1,0 +1,94 @@
+"""The caches of one process: vectors of texts, and answers to chats, each for whoever asked."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ullage_api.kinds.memory import MemoryLevel
+from ullage_runtime.core.cache import CacheKey, Size
+from ullage_runtime.core.domain import Chunk
+from ullage_runtime.models.kept import Kept, Outcome
+from ullage_runtime.models.shared_embeddings import SharedEmbeddings, Vector
+
+
+class Caches(Collector):
+    """All of them, and what is done with them together; also their metrics.
+
+    Of 0 bytes, as by default, nothing is kept. `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        embeddings_bytes: int = 0,
+        embeddings_seconds: float = 0.0,
+        answers_bytes: int = 0,
+        registry: CollectorRegistry | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        vectors: Kept[Vector] = Kept("embeddings", embeddings_bytes, now)
+        self.answers: Kept[tuple[Chunk, ...]] = Kept("answers", answers_bytes, now)
+        self.embeddings = SharedEmbeddings(vectors, embeddings_seconds)
+        self.all: tuple[Kept[Vector] | Kept[tuple[Chunk, ...]], ...] = (vectors, self.answers)
+        if registry is not None:
+            registry.register(self)
+
+    def named(self, name: str) -> Kept[Vector] | Kept[tuple[Chunk, ...]]:
+        """Return a cache by its name; raises StopIteration for one that there is not."""
+        return next(each for each in self.all if each.name == name)
+
+    def fit(self, level: MemoryLevel | None) -> None:
+        """Take as much memory as its level leaves: a quarter at High, nothing at Critical."""
+        for each in self.all:
+            each.cache.fit(level)
+
+    def clear(
+        self,
+        name: str | None = None,
+        *,
+        model: str | None = None,
+        tenant: str | None = None,
+    ) -> Size:
+        """Forget what is kept, or only what is of one cache, model or tenant; return how much."""
+
+        def is_meant(key: CacheKey) -> bool:
+            return model in (None, key.model) and tenant in (None, key.tenant)
+
+        cleared = [each.cache.clear(is_meant) for each in self.all if name in (None, each.name)]
+        return Size(sum(c.entries for c in cleared), sum(c.bytes for c in cleared))
+
+    def forget(self, model: str) -> None:
+        """Forget a model that is gone, and what was counted of it."""
+        self.clear(model=model)
+        for each in self.all:
+            for outcome in Outcome:
+                del each.lookups[model, outcome]
+
+    def describe(self) -> Iterator[Metric]:
+        """Announce nothing; everything is read when it is asked for."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the caches' metrics as of now."""
+        held = GaugeMetricFamily(
+            "ullage_cache_bytes", "Bytes of a cache.", labels=("cache", "what")
+        )
+        entries = GaugeMetricFamily(
+            "ullage_cache_entries", "Entries that a cache holds.", labels=("cache",)
+        )
+        lookups = CounterMetricFamily(
+            "ullage_cache_lookups",
+            "What was looked for in a cache, by what became of it.",
+            labels=("cache", "model", "outcome"),
+        )
+        for each in self.all:
+            size = each.cache.size
+            held.add_metric((each.name, "held"), size.bytes)
+            held.add_metric((each.name, "limit"), each.cache.limit_bytes)
+            entries.add_metric((each.name,), size.entries)
+            for (model, outcome), times in sorted(each.lookups.items()):
+                lookups.add_metric((each.name, model, outcome), times)
+        yield from (held, entries, lookups)
