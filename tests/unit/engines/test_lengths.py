@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ullage_runtime.engines.llamacpp.lengths import PIECE, excessive
+from ullage_runtime.engines.lengths import PIECE, excessive
 
 
 @dataclass

@@ -53,7 +53,14 @@ SPLIT = [f"q8/big-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
         (
             SENTENCE_TRANSFORMERS,
             "onnx/model_O4.onnx",
-            ["config.json", "modules.json", "onnx/model_O4.onnx", "tokenizer.json", "vocab.txt"],
+            [
+                "1_Pooling/config.json",
+                "config.json",
+                "modules.json",
+                "onnx/model_O4.onnx",
+                "tokenizer.json",
+                "vocab.txt",
+            ],
             "onnx/model_O4.onnx",
         ),
         (

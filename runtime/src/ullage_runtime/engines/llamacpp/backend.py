@@ -17,11 +17,13 @@ from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Token
 from ullage_runtime.engines.llamacpp.batching import Batching
 from ullage_runtime.engines.llamacpp.estimate import estimate, read_headers
 from ullage_runtime.engines.llamacpp.library import Library, cpu_variant, gpu_name
-from ullage_runtime.engines.llamacpp.model import Model
-from ullage_runtime.engines.llamacpp.pooling import Pooling
+from ullage_runtime.engines.llamacpp.model import BATCH, Model
+from ullage_runtime.engines.llamacpp.pooled_context import PooledContext, frame_of
 from ullage_runtime.engines.llamacpp.prompts import Prompts
 from ullage_runtime.engines.llamacpp.purposes import check_purpose
-from ullage_runtime.engines.llamacpp.vocabulary import Vocabulary
+from ullage_runtime.engines.pooled.pooling import Pooling
+from ullage_runtime.engines.pooled.texts import PooledTexts
+from ullage_runtime.engines.vocabulary import Vocabulary
 from ullage_runtime.engines.worker.backend import LogSink, Outcome, Prepared
 
 TAKEN_PER_PARALLEL = 2
@@ -149,11 +151,18 @@ class LlamaCppBackend:
     def _vocabulary(self) -> Vocabulary:
         if self._model is None or self._prompts is None:
             raise EngineFailed("the model is not loaded", retry_after=1)
-        return Vocabulary(self._model, self._prompts)
+        return Vocabulary(self._model, self._prompts.tokens)
 
 
 def _work(model: Model, prompts: Prompts, purpose: Ability) -> Batching | Pooling:
-    return Batching(model, prompts) if purpose is Ability.GENERATE else Pooling(model, purpose)
+    if purpose is Ability.GENERATE:
+        return Batching(model, prompts)
+    width = model.dimensions if purpose is Ability.EMBED else model.scores
+    texts = PooledTexts(model, model.longest_text, frame_of(model))
+    # More tokens than a batch is efficient with would only make attention dearer, as it is computed
+    # across all of them.
+    context = PooledContext(model, width)
+    return Pooling(texts, context, purpose, budget=BATCH, width=model.parallel)
 
 
 @dataclass(frozen=True, slots=True)

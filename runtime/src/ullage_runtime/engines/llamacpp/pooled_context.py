@@ -8,6 +8,7 @@ from ullage_runtime.core.errors import EngineFailed
 from ullage_runtime.core.vectors import FLOAT_BYTES
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.model import Model
+from ullage_runtime.engines.pooled.texts import Frame
 
 _DONE: Final = 0
 
@@ -62,3 +63,13 @@ class PooledContext:
         if not found:
             raise EngineFailed("llama.cpp gave no result for a text", retry_after=1)
         return ctypes.string_at(found, self._width * FLOAT_BYTES)
+
+
+def frame_of(model: Model) -> Frame:
+    """Return the special tokens that a vocabulary wants around texts, and between two of a pair."""
+    around = model.tokenized("")
+    opens = 1 if model.bos is not None and around[:1] == [model.bos] else 0
+    closing = around[opens:]
+    separator = model.separator
+    own = [] if separator is None or [separator] == closing else [separator]
+    return Frame(tuple(around[:opens]), (*closing, *own), tuple(closing))

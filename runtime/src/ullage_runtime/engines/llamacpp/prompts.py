@@ -8,9 +8,9 @@ from typing import Final
 
 from ullage_runtime.core.domain import GenerateRequest
 from ullage_runtime.core.errors import ContextLengthExceeded, InvalidRequest
+from ullage_runtime.engines.lengths import excessive
 from ullage_runtime.engines.llamacpp.chats import ChatStyle, Course
 from ullage_runtime.engines.llamacpp.grammar import grammar_of
-from ullage_runtime.engines.llamacpp.lengths import excessive
 from ullage_runtime.engines.llamacpp.model import Model
 from ullage_runtime.engines.templates.renderer import Renderer
 

@@ -114,8 +114,8 @@ class EmbeddingRequest(Request):
         for param, asked in wanted.items():
             if asked:
                 raise UnsupportedOutput(
-                    f"model {self.model!r} is a GGUF file, which gives one dense vector for each "
-                    f"text; leave {param} out",
+                    f"model {self.model!r} gives one dense vector for each text, as every model "
+                    f"here does; leave {param} out",
                     param=param,
                 )
 

@@ -81,6 +81,7 @@ def _of_file(names: list[str], path: str, what: str) -> Needed:
     files = {path}
     files |= {n for n in names if _folder(n) == folder and _is_external_data(n, path)}
     files |= {n for n in names if _folder(n) in {folder, ""} and _is_companion(n)}
+    files |= {n for n in names if _is_stage(n) and _is_companion(n)}
     return Needed(tuple(sorted(files)), path)
 
 
@@ -102,8 +103,13 @@ def _of_folder(names: list[str], what: str) -> Needed:
 def _safetensors(names: list[str], level: list[str]) -> tuple[str, ...]:
     files = {n for n in level if _is_weights(n) or _is_companion(n)}
     files |= {n for n in names if "/" not in n and _is_companion(n)}
-    stages = (n for n in names if n.count("/") == 1 and _STAGE.fullmatch(_folder(n)))
+    stages = (n for n in names if _is_stage(n))
     return tuple(sorted(files | {n for n in stages if _is_weights(n) or _is_companion(n)}))
+
+
+def _is_stage(name: str) -> bool:
+    """Whether it is of a sentence-transformers pipeline's further stage, at the top."""
+    return name.count("/") == 1 and _STAGE.fullmatch(_folder(name)) is not None
 
 
 def _chosen(found: list[str], what: str) -> str:

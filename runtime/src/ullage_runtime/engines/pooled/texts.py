@@ -2,24 +2,48 @@
 
 from array import array
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from ullage_runtime.core.errors import ContextLengthExceeded, InvalidRequest
 from ullage_runtime.core.pooled import EmbedRequest, RerankRequest, TextOrTokens
-from ullage_runtime.engines.llamacpp.lengths import excessive
-from ullage_runtime.engines.llamacpp.model import Model
+from ullage_runtime.engines.lengths import Tokenizer, excessive
 
 _SPACIOUS: Final = 4
 """How many times its tokens' own bytes a text may have: white space may become no token."""
 
 
+class Vocabulary(Tokenizer, Protocol):
+    """What tokens a model knows."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def longest_token(self) -> int:
+        """Bytes of the longest one, or 0 if nobody knows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The special tokens that a model wants around a text, and between the two of a pair."""
+
+    opening: tuple[int, ...]
+    between: tuple[int, ...]
+    closing: tuple[int, ...]
+
+
 class PooledTexts:
     """Tokenizes for one model; any thread may, as a vocabulary never changes."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._longest = model.longest_text
+    def __init__(self, vocabulary: Vocabulary, longest: int, frame: Frame) -> None:
+        """`longest` is in tokens, those of the frame included."""
+        self._vocabulary = vocabulary
+        self._longest = longest
+        self._frame = frame
 
     def embedded(self, request: EmbedRequest) -> list[Sequence[int]]:
         """Return the tokens of each text; raises InvalidRequest or ContextLengthExceeded."""
@@ -34,12 +58,8 @@ class PooledTexts:
         They are laid out as cross-encoders are trained: `[CLS] query [SEP] document [SEP]`, or
         whatever the vocabulary has in their place.
         """
-        opening, closing = self._specials
-        separator = self._model.separator
-        between = [*closing]
-        if separator is not None and [separator] != between:
-            between.append(separator)
-        head = [*opening, *self._tokenized("query", request.query), *between]
+        frame, closing = self._frame, self._frame.closing
+        head = [*frame.opening, *self._tokenized("query", request.query), *frame.between]
         room = self._longest - len(head) - len(closing)
         if room < 1:
             raise self._too_long("query", len(head) + len(closing), "leaves no room for a document")
@@ -56,7 +76,7 @@ class PooledTexts:
                 raise self._too_long(path, len(tokens) + self._longest - room, "with its query")
             return tokens
         most = min(room, request.max_document_tokens or room)
-        return self._model.tokenized(self._beginning(text), add_special=False)[:most]
+        return self._vocabulary.tokenized(self._beginning(text), add_special=False)[:most]
 
     def _input(self, path: str, text: TextOrTokens, *, truncate: bool) -> Sequence[int]:
         tokens = list(text) if isinstance(text, tuple) else self._whole(path, text, truncate)
@@ -68,14 +88,14 @@ class PooledTexts:
             return _kept(tokens)
         if not truncate:
             raise self._too_long(path, len(tokens))
-        closing = [] if isinstance(text, tuple) else self._specials[1]
+        closing = [] if isinstance(text, tuple) else self._frame.closing
         return _kept([*tokens[: self._longest - len(closing)], *closing])
 
     def _whole(self, path: str, text: str, truncate: bool) -> list[int]:  # noqa: FBT001
         if truncate:
-            return self._model.tokenized(self._beginning(text))
+            return self._vocabulary.tokenized(self._beginning(text))
         self._check_length(path, text)
-        return self._model.tokenized(text)
+        return self._vocabulary.tokenized(text)
 
     def _beginning(self, text: str) -> str:
         """Return as much of a text as can become the tokens that are kept, spaces included."""
@@ -85,22 +105,15 @@ class PooledTexts:
     @property
     def _most_per_token(self) -> int:
         """Bytes of a text that may become a single token, or 0 if nobody knows."""
-        longest = self._model.longest_token
+        longest = self._vocabulary.longest_token
         return _SPACIOUS * (longest + 1) if longest else 0
 
     def _tokenized(self, path: str, text: str) -> list[int]:
         self._check_length(path, text)
-        return self._model.tokenized(text, add_special=False)
-
-    @cached_property
-    def _specials(self) -> tuple[list[int], list[int]]:
-        """Tokens that the vocabulary puts before and after a text."""
-        around = self._model.tokenized("")
-        opening = 1 if self._model.bos is not None and around[:1] == [self._model.bos] else 0
-        return around[:opening], around[opening:]
+        return self._vocabulary.tokenized(text, add_special=False)
 
     def _check_ids(self, path: str, tokens: tuple[int, ...]) -> None:
-        size = self._model.vocabulary_size
+        size = self._vocabulary.vocabulary_size
         wrong = next((token for token in tokens if not 0 <= token < size), None)
         if wrong is not None:
             raise InvalidRequest(
@@ -112,7 +125,7 @@ class PooledTexts:
         per_token = self._most_per_token
         least: int | None = len(text.encode()) // per_token if per_token else 0
         if not least or least <= self._longest:
-            least = excessive(self._model, text, self._longest)
+            least = excessive(self._vocabulary, text, self._longest)
         if least is not None:
             raise self._too_long(path, least, about="at least ")
 

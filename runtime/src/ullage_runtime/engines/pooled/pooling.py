@@ -3,10 +3,10 @@
 import math
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from ullage_runtime.core.domain import EngineStats
 from ullage_runtime.core.errors import (
-    EngineFailed,
     InvalidOutput,
     InvalidRequest,
     RequestTimeout,
@@ -15,26 +15,37 @@ from ullage_runtime.core.errors import (
 from ullage_runtime.core.pooled import Ability, EmbedRequest, Pooled, PooledPart, PooledRequest
 from ullage_runtime.core.scheduling.packing import Job, Packer, Place, by_job
 from ullage_runtime.core.vectors import floats, normalized
-from ullage_runtime.engines.llamacpp.model import BATCH, Model
-from ullage_runtime.engines.llamacpp.pooled_context import PooledContext
-from ullage_runtime.engines.llamacpp.pooled_texts import PooledTexts
+from ullage_runtime.engines.pooled.texts import PooledTexts
 from ullage_runtime.engines.worker.backend import Outcome
 
 MAX_WAITING_TOKENS = 8 << 20
 """Tokens that may wait, at four bytes each; a client's own requests are bounded by their body."""
 
 
+class Computer(Protocol):
+    """What computes texts."""
+
+    def compute(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
+        """Return each text's numbers as 32-bit floats; raises ServingError."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back that is not the model's; idempotent."""
+        ...
+
+
 class Pooling:
     """Every request of one model that embeds or ranks."""
 
-    def __init__(self, model: Model, ability: Ability) -> None:
+    def __init__(
+        self, texts: PooledTexts, computer: Computer, ability: Ability, *, budget: int, width: int
+    ) -> None:
+        """`budget` is in tokens and `width` in texts that are computed together at most."""
         self._ability = ability
-        self._texts = PooledTexts(model)
-        width = model.dimensions if ability is Ability.EMBED else model.scores
-        self._context = PooledContext(model, width)
-        # More tokens than a batch is efficient with would only make attention dearer, as it is
-        # computed across all of them; a longer text is computed alone.
-        self._packer = Packer(budget=BATCH, width=model.parallel, max_tokens=MAX_WAITING_TOKENS)
+        self._texts = texts
+        self._computer = computer
+        # A text that is longer than the budget is computed alone.
+        self._packer = Packer(budget=budget, width=width, max_tokens=MAX_WAITING_TOKENS)
         self._outcomes: list[Outcome] = []
         self._steps = self._tokens = self._width = self._widest = 0
 
@@ -88,7 +99,7 @@ class Pooling:
 
     def close(self) -> None:
         """Give everything back that is not the model's; idempotent."""
-        self._context.close()
+        self._computer.close()
 
     def _tokenized(self, request: PooledRequest) -> list[Sequence[int]]:
         if isinstance(request, EmbedRequest):
@@ -101,8 +112,8 @@ class Pooling:
         self._widest = max(self._widest, self._width)
         self._tokens += sum(len(place.tokens) for place in batch)
         try:
-            results = self._context.compute([place.tokens for place in batch])
-        except EngineFailed as error:
+            results = self._computer.compute([place.tokens for place in batch])
+        except ServingError as error:
             return [(job.id, self._given_up(job, error)) for job, _ in by_job(batch)]
         found = dict(zip(batch, results, strict=True))
         return [(job.id, self._part(job, places, found)) for job, places in by_job(batch)]

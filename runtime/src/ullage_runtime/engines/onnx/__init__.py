@@ -1,0 +1,1 @@
+"""The engine for ONNX files: encoders that embed texts, on onnxruntime."""

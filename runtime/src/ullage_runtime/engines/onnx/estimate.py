@@ -1,0 +1,62 @@
+"""What a load will take: the weights, and what the largest batch leaves in onnxruntime's arena.
+
+The weights are read off the file. What a batch takes follows from the encoder's widths, of which an
+ONNX file itself says nothing that holds for all exporters; `config.json` does.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ullage_runtime.core.domain import EngineSpec, Footprint
+from ullage_runtime.engines.onnx.files import find_files
+from ullage_runtime.engines.onnx.header import read_header
+from ullage_runtime.engines.onnx.model import check_spec, longest_text
+from ullage_runtime.engines.onnx.session import BATCH
+from ullage_runtime.engines.procfs import proportional_set_size
+
+_F32_BYTES: Final = 4
+_HIDDEN: Final = 1024
+_HEAD: Final = 64
+_GROWN: Final = 4
+"""Where the files do not say: the width of a large encoder, of its heads, and how much wider a
+feed-forward layer is."""
+_PLAUSIBLE: Final = 1 << 20
+_LIBRARY_BYTES: Final = 12 << 20
+"""What onnxruntime takes besides, once it computes: measured."""
+
+_HIDDEN_AT_ONCE: Final = 6
+"""Vectors of a token that live at once: those of a layer's beginning, of query, key and value."""
+_FORWARD_AT_ONCE: Final = 2
+_SCORES_AT_ONCE: Final = 2
+
+
+def estimate(spec: EngineSpec) -> Footprint:
+    """Return what loading a model would take; raises LoadError for one that cannot be loaded."""
+    files = find_files(spec.path)
+    check_spec(spec)
+    header = read_header(files.model)
+    return Footprint(
+        weights=header.weight_bytes,
+        compute=compute_bytes(files.config, longest_text(files, spec)),
+        # The process itself: interpreter and libraries. The tokenizer's vocabulary comes to about
+        # four times its file.
+        overhead=proportional_set_size(os.getpid())
+        + _LIBRARY_BYTES
+        + 4 * files.tokenizer.stat().st_size,
+    )
+
+
+def compute_bytes(config: Mapping[str, Any], longest: int) -> int:
+    """Return the bytes that the largest batch takes: a text of so many tokens, or a full one."""
+    hidden = _width(config, "hidden_size", _HIDDEN)
+    forward = _width(config, "intermediate_size", _GROWN * hidden)
+    heads = _width(config, "num_attention_heads", max(1, hidden // _HEAD))
+    token = _HIDDEN_AT_ONCE * hidden + _FORWARD_AT_ONCE * forward
+    numbers = max(longest, BATCH) * token + _SCORES_AT_ONCE * heads * longest * longest
+    return numbers * _F32_BYTES
+
+
+def _width(config: Mapping[str, Any], name: str, otherwise: int) -> int:
+    value = config.get(name)
+    return value if isinstance(value, int) and 0 < value < _PLAUSIBLE else otherwise

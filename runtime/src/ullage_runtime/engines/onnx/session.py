@@ -1,0 +1,208 @@
+"""Session: an encoder's graph on onnxruntime, and what is made of the numbers it gives."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+
+from ullage_api.conditions import Reason
+from ullage_runtime.core.errors import EngineFailed, InsufficientMemory, LoadError
+from ullage_runtime.core.pooled import PoolingType
+from ullage_runtime.engines.onnx.files import invalid
+
+VERSION: Final = str(onnxruntime.__version__)
+BATCH: Final = 512
+"""Tokens that are computed together: more are no faster on a CPU, and queries wait for them."""
+RUN_TOKENS: Final = 32
+"""Tokens that take as long as beginning a run does."""
+LINE_LENGTH: Final = 300
+"""Characters of onnxruntime's message that ours quotes: files have a say in it."""
+
+_ONLY_ERRORS: Final = 3
+_INTEGERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_FLOATS: Final = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
+_TOKENS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
+_KNOWN_INPUTS: Final = (_TOKENS, _MASK, _TYPES)
+_POOLED: Final = "sentence_embedding"
+"""What exporters call a vector that is pooled already, as the model was trained to be."""
+_ALLOCATION: Final = ("alloc", "out of memory")
+_OF_TOKENS: Final = 3
+_OF_TEXTS: Final = 2
+
+
+class Session:
+    """One loaded graph; owned by one thread."""
+
+    def __init__(self, path: Path, threads: int, padding: int) -> None:
+        """Load it; `padding` is the token that short texts are filled up with; raises LoadError."""
+        self._padding = padding
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ONLY_ERRORS
+        # Threads that wait sleep: a model that nobody asks must not cost a CPU.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # The arena keeps what the largest batch took, and takes no more than that: what a model
+        # takes is known once it has computed its largest batch. With patterns of its own for each
+        # shape of a batch it would grow with their number.
+        options.enable_mem_pattern = False
+        provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # its exceptions have no common parent
+            raise _refused(error) from error
+        self._integers = _checked_inputs(self._session)
+        self._output = ""
+        self._pooling = PoolingType.MEAN
+        self.dimensions = 0
+
+    def pool(self, pooling: PoolingType) -> None:
+        """Choose what a text's vector is made of; raises LoadError when the graph has no such."""
+        outputs = {o.name: o for o in self._session.get_outputs() if o.type in _FLOATS}
+        pooled = outputs.get(_POOLED)
+        if pooling is PoolingType.AUTO and pooled is not None and len(pooled.shape) == _OF_TEXTS:
+            chosen = pooled
+        else:
+            of_tokens = [o for o in outputs.values() if len(o.shape) == _OF_TOKENS]
+            if not of_tokens:
+                raise invalid(
+                    f"the graph gives no vectors of tokens but {_listed(outputs)}, so its task "
+                    "cannot be Embedding"
+                )
+            chosen = of_tokens[0]
+        self._output = chosen.name
+        self._pooling = PoolingType.MEAN if pooling is PoolingType.AUTO else pooling
+        width = chosen.shape[-1]
+        self.dimensions = width if isinstance(width, int) else 0
+
+    def compute(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
+        """Return each text's vector as 32-bit floats, not yet of length 1.
+
+        They are computed in runs of like length, the shortest first, as they should be given.
+        Raises EngineFailed, and InsufficientMemory when even half of a run takes too much.
+        """
+        runs = runs_of(texts)
+        return [vector for run in runs for vector in tried_in_halves(self._computed, run)]
+
+    def close(self) -> None:
+        """Do nothing: what it has goes with the process."""
+
+    def _computed(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
+        """Return vectors; raises MemoryError and EngineFailed."""
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        try:
+            (values,) = self._session.run([self._output], self._fed(texts, lengths))
+        except Exception as error:  # its exceptions have no common parent
+            if any(sign in str(error).lower() for sign in _ALLOCATION):
+                raise MemoryError from error
+            raise EngineFailed(
+                f"onnxruntime could not compute a batch of {len(texts)} texts: {_line(error)}",
+                retry_after=1,
+            ) from error
+        vectors = self._pooled(np.asarray(values, dtype=np.float32), lengths)
+        return [vector.tobytes() for vector in vectors]
+
+    def _fed(self, texts: Sequence[Sequence[int]], lengths: "np.ndarray[Any, Any]") -> Any:
+        """Return the graph's inputs: each text a row, the short ones filled up."""
+        shape = (len(texts), int(lengths.max()))
+        tokens = np.full(shape, self._padding, dtype=np.int64)
+        for row, text in enumerate(texts):
+            tokens[row, : len(text)] = text
+        places = np.arange(shape[1])
+        given = {
+            _TOKENS: tokens,
+            _MASK: places < lengths[:, None],
+            _TYPES: np.zeros(shape, dtype=np.int64),
+        }
+        return {name: given[name].astype(kind) for name, kind in self._integers.items()}
+
+    def _pooled(self, values: Any, lengths: Any) -> Any:
+        if values.ndim == _OF_TEXTS:
+            return values
+        if self._pooling is PoolingType.CLS:
+            return values[:, 0]
+        if self._pooling is PoolingType.LAST:
+            return values[np.arange(len(values)), lengths - 1]
+        real = np.arange(values.shape[1]) < lengths[:, None]
+        # Numbers of what a text was filled up with count for nothing, even if they are none.
+        sums = np.where(real[:, :, None], values, 0).sum(axis=1, dtype=np.float32)
+        return sums / lengths[:, None].astype(np.float32)
+
+
+def tried_in_halves(
+    compute: Callable[[Sequence[Sequence[int]]], list[bytes]], texts: Sequence[Sequence[int]]
+) -> list[bytes]:
+    """Return what is computed of texts, in two halves when together they take too much memory.
+
+    Raises InsufficientMemory when a half takes too much as well.
+    """
+    try:
+        return compute(texts)
+    except MemoryError:
+        middle = math.ceil(len(texts) / 2)
+    try:
+        halves = [compute(half) for half in (texts[:middle], texts[middle:]) if half]
+    except MemoryError as error:
+        raise InsufficientMemory(
+            f"there is no memory for {middle} texts of up to {max(map(len, texts))} tokens: send "
+            "shorter ones, or set engine.contextLength lower"
+        ) from error
+    return [vector for half in halves for vector in half]
+
+
+def runs_of(texts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
+    """Yield texts in runs that are filled up to at most `BATCH` tokens, unless one alone is longer.
+
+    A run costs as much as the filling of `RUN_TOKENS`, so what needs more of it begins another.
+    """
+    start, longest = 0, 0
+    for place, text in enumerate(texts):
+        count, grown = place - start, max(longest, len(text))
+        filling = count * (grown - longest)
+        if count and (filling > RUN_TOKENS or (count + 1) * grown > BATCH):
+            yield texts[start:place]
+            start, longest = place, len(text)
+        else:
+            longest = grown
+    if texts:
+        yield texts[start:]
+
+
+def _checked_inputs(session: Any) -> dict[str, type[Any]]:
+    """Return the inputs' types by their names; raises LoadError for what we cannot give it."""
+    found = {}
+    for each in session.get_inputs():
+        if each.name not in _KNOWN_INPUTS or each.type not in _INTEGERS:
+            raise invalid(
+                f"the graph wants an input {each.name[:64]!r} of {each.type[:64]}; a text encoder "
+                f"takes {', '.join(_KNOWN_INPUTS)} as integers"
+            )
+        if any(isinstance(size, int) for size in each.shape) or len(each.shape) != _OF_TEXTS:
+            raise invalid(
+                f"the graph takes {each.name} in one shape only, {each.shape}: export it with "
+                "dynamic axes for texts and tokens"
+            )
+        found[each.name] = _INTEGERS[each.type]
+    if _TOKENS not in found:
+        raise invalid(f"the graph has no input {_TOKENS}, so it is no text encoder")
+    return found
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(str(name)[:64] for name in list(names)[:8]) or "nothing"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:LINE_LENGTH]
+
+
+def _refused(error: Exception) -> LoadError:
+    passing = any(sign in str(error).lower() for sign in _ALLOCATION)
+    return LoadError(
+        Reason.LOAD_FAILED if passing else Reason.INVALID_MODEL,
+        f"onnxruntime cannot load the file: {_line(error)}",
+        final=not passing,
+    )

@@ -1,0 +1,62 @@
+"""OnnxTokenizer: the hub's `tokenizer.json`, read by `tokenizers`; any thread may use it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Tokenizer
+
+from ullage_runtime.engines.onnx.files import invalid
+from ullage_runtime.engines.pooled.texts import Frame
+
+_PROBE: Final = "a"
+"""A text that every vocabulary makes some token of."""
+
+
+class OnnxTokenizer:
+    """One model's vocabulary."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it; raises LoadError(InvalidModel)."""
+        try:
+            self._tokenizer: Any = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            # Files are often saved with the settings of the last training run.
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+            self.frame = _frame(self._tokenizer)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise invalid(f"tokenizer.json cannot be read: {str(error)[:200]}") from error
+        if not vocabulary:
+            raise invalid("tokenizer.json has no vocabulary")
+        self.last_token = max(vocabulary.values())
+        self.vocabulary_size = self.last_token + 1
+        self.longest_token = max(len(token.encode()) for token in vocabulary)
+
+    def tokenized(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Return a text's tokens; markers of special tokens in it become those tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special).ids
+        return ids
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:  # noqa: ARG002 - both are shown
+        """Return a token as the vocabulary spells it, such as `##ing`."""
+        return (self._tokenizer.id_to_token(token) or "").encode()
+
+    def detokenized(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens, special ones spelled out."""
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+        return text
+
+
+def _frame(tokenizer: Any) -> Frame:
+    """Return the special tokens around a text and between two, as the file's template has them."""
+    pair = tokenizer.encode(_PROBE, _PROBE, add_special_tokens=True)
+    groups: list[list[int]] = [[], [], []]
+    texts = 0
+    for token, sequence in zip(pair.ids, pair.sequence_ids, strict=True):
+        if sequence is None:
+            groups[texts].append(token)
+        else:
+            texts = sequence + 1
+    opening, between, closing = map(tuple, groups)
+    return Frame(opening, between, closing)

@@ -1,0 +1,1 @@
+"""Embedding and ranking, whatever engine computes: texts become tokens, tokens become batches."""

@@ -1,0 +1,139 @@
+"""An ONNX encoder behind the API, beside GGUF models in the same pod."""
+
+import pathlib
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.support.encoder_models import Encoder, embedded, write_encoder
+from tests.support.gguf_models import write_model
+from tests.support.onnx_models import write_onnx
+from tests.support.runtimes import eventually, served
+from ullage_api.conditions import Reason
+from ullage_api.kinds.engine_settings import EngineSettings, Instructions
+from ullage_api.kinds.model_deployment import Task
+from ullage_api.profile import RuntimeSettings
+from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
+
+PATIENCE = 60.0
+ENCODER = Encoder()
+TEXTS = ["the fox jumped.", "how un memory water?", "red blue fire " * 8]
+EMBEDDINGS = "/v1/embeddings"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("files")
+    write_onnx(folder / "encoder", ENCODER)
+    write_onnx(folder / "split", ENCODER, external=True)
+    write_onnx(folder / "nan", Encoder(broken=True))
+    write_onnx(folder / "lost", ENCODER, external=True)
+    (folder / "lost" / "model.onnx_data").unlink()
+    write_encoder(folder / "encoder.gguf", ENCODER)
+    write_model(folder / "tiny.gguf")
+    return folder
+
+
+def model(name: str, file: str, task: Task = Task.EMBEDDING, **engine: Any) -> DesiredModel:
+    settings = EngineSettings(threads=1, **engine)
+    apart = task if task is Task.EMBEDDING else None
+    target = DesiredRevision(uri=f"file:{file}", engine=settings, task=apart)
+    return DesiredModel(name=name, task=task, ordinals=(0,), target=target)
+
+
+def document(files: pathlib.Path, *models: DesiredModel) -> PoolDesired:
+    return PoolDesired(
+        namespace="default",
+        pool="default",
+        settings=RuntimeSettings(file_roots=(str(files),)),
+        models=models,
+    ).sealed(1)
+
+
+async def vectors(client: httpx.AsyncClient, name: str, **fields: Any) -> np.ndarray:
+    answer = await client.post(EMBEDDINGS, json={"model": name, "input": TEXTS, **fields})
+    assert answer.status_code == 200, answer.text
+    return np.array([each["embedding"] for each in answer.json()["data"]])
+
+
+async def test_onnx_and_gguf_serve_the_same_encoder_beside_a_chat_model(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    instructions = Instructions(query="how ", document="the ")
+    models = (
+        model("onnx", "encoder", instructions=instructions),
+        model("split", "split/model.onnx"),
+        model("gguf", "encoder.gguf"),
+        model("chat", "tiny.gguf", Task.CHAT),
+    )
+    async with served(tmp_path, None) as (runtime, client):
+        client.timeout = httpx.Timeout(PATIENCE)
+        await runtime.models.apply(document(files, *models))
+
+        def serves() -> bool:
+            return all(m.reason is Reason.SERVING for m in runtime.models.report().models)
+
+        await eventually(serves, PATIENCE)
+        wanted = np.stack([embedded(ENCODER, text) for text in TEXTS])
+        for name in ("onnx", "split", "gguf"):
+            assert (await vectors(client, name) * wanted).sum(axis=1).min() > 0.999
+        asked = await vectors(client, "onnx", input_type="query")
+        assert asked[0] @ embedded(ENCODER, "how the fox jumped.") > 0.999
+        short = await vectors(client, "onnx", dimensions=16)
+        assert short.shape == (3, 16)
+        assert np.linalg.norm(short, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+
+        ranked = await client.post(
+            "/v1/rerank",
+            json={"model": "onnx", "query": "the fox", "documents": ["water", "the fox"]},
+        )
+        assert [each["index"] for each in ranked.json()["results"]] == [1, 0]
+
+        told = await client.post("/tokenize", json={"model": "onnx", "prompt": "the fox"})
+        assert told.json()["count"] == 4
+
+        refusals: list[tuple[dict[str, Any], int, str]] = [
+            ({"embedding_type": "sparse"}, 400, "unsupported_output"),
+            ({"dimensions": 65}, 400, "dimension_mismatch"),
+            ({"input": "red " * 4000}, 400, "context_length_exceeded"),
+            ({"input": ["a"] * 10_000}, 400, "invalid_request_error"),
+            ({"input": ""}, 400, "invalid_request_error"),
+            ({"input": [4000]}, 400, "invalid_request_error"),
+        ]
+        for body, status, code in refusals:
+            answer = await client.post(EMBEDDINGS, json={"model": "onnx", "input": "the", **body})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        half = await client.post(
+            EMBEDDINGS,
+            content=b'{"model": "onnx", "input": "\\ud83d"}',
+            headers={"content-type": "application/json"},
+        )
+        assert half.status_code == 400
+        assert (await vectors(client, "onnx")).shape == (3, 64)
+
+        metrics = (await client.get("/metrics")).text
+        assert 'ullage_engine_prompt_tokens_total{model="onnx"}' in metrics
+        report = runtime.models.report().models
+        engines = {m.name: m.active.engine for m in report if m.active is not None}
+        assert (engines["onnx"], engines["gguf"]) == ("ONNXRuntime", "LlamaCpp")
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"), [("nan", "not finite"), ("lost", "model.onnx_data', which is not there")]
+)
+async def test_a_damaged_model_is_refused_while_the_others_serve(
+    tmp_path: pathlib.Path, files: pathlib.Path, folder: str, why: str
+) -> None:
+    async with served(tmp_path, None) as (runtime, client):
+        client.timeout = httpx.Timeout(PATIENCE)
+        models = (model("good", "encoder"), model("bad", folder))
+        await runtime.models.apply(document(files, *models))
+
+        def settled() -> bool:
+            found = {m.name: m for m in runtime.models.report().models}
+            return found["good"].reason is Reason.SERVING and why in (found["bad"].message or "")
+
+        await eventually(settled, PATIENCE)
+        assert (await vectors(client, "good")).shape == (3, 64)
