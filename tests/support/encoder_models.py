@@ -165,11 +165,15 @@ def _word_pieces(known: dict[str, int], word: str) -> list[int]:
     return tokens
 
 
-def hidden(encoder: Encoder, tokens: Sequence[int]) -> np.ndarray:
-    """Return the last layer's vectors, one for each token."""
+def hidden(encoder: Encoder, tokens: Sequence[int], second: int | None = None) -> np.ndarray:
+    """Return the last layer's vectors, one for each token.
+
+    From the place `second` on, tokens are of the second type.
+    """
     weights = weights_of(encoder)
     x = weights["token_embd.weight"][list(tokens)]
-    x = x + weights["token_types.weight"][0] + weights["position_embd.weight"][: len(tokens)]
+    types = [int(second is not None and place >= second) for place in range(len(tokens))]
+    x = x + weights["token_types.weight"][types] + weights["position_embd.weight"][: len(tokens)]
     x = _normed(x, weights, "token_embd_norm")
     for layer in range(encoder.layers):
         prefix = f"blk.{layer}"
@@ -189,11 +193,12 @@ def embedded(encoder: Encoder, text: str, pooling: str = "Mean") -> np.ndarray:
     return unit
 
 
-def score(encoder: Encoder, query: str, document: str) -> float:
-    """Return the raw score of a pair."""
+def score(encoder: Encoder, query: str, document: str, *, typed: bool = False) -> float:
+    """Return the raw score of a pair; typed, its document's tokens are of the second type."""
     weights = weights_of(encoder)
-    tokens = [CLS, *pieces(encoder, query), SEP, *pieces(encoder, document), SEP]
-    first = hidden(encoder, tokens)[0]
+    head = [CLS, *pieces(encoder, query), SEP]
+    tokens = [*head, *pieces(encoder, document), SEP]
+    first = hidden(encoder, tokens, len(head) if typed else None)[0]
     return float(_linear(weights, "cls.output", np.tanh(_linear(weights, "cls", first)))[0])
 
 

@@ -127,7 +127,7 @@ class Graph:
 
 
 def graph_of(encoder: Encoder) -> onnx.ModelProto:
-    """Return an encoder as a model that gives the vectors of tokens."""
+    """Return an encoder as a model that gives the vectors of tokens, or its head's scores."""
     graph = Graph()
     for name, values in weights_of(encoder).items():
         graph.number(name, values if name.startswith(_TABLES) else values.T)
@@ -142,7 +142,11 @@ def graph_of(encoder: Encoder) -> onnx.ModelProto:
         grown = graph.add("Gelu", _linear(graph, x, f"{prefix}.ffn_up"), approximate="tanh")
         shrunk = _linear(graph, grown, f"{prefix}.ffn_down")
         x = _normed(graph, graph.add("Add", x, shrunk), f"{prefix}.layer_output_norm")
-    return graph.model(("last_hidden_state", x, ["texts", "n", encoder.width]))
+    if not encoder.has_head:
+        return graph.model(("last_hidden_state", x, ["texts", "n", encoder.width]))
+    first = graph.add("Gather", x, graph.number("first", 0), axis=1)
+    scores = _linear(graph, graph.add("Tanh", _linear(graph, first, "cls")), "cls.output")
+    return graph.model(("logits", scores, ["texts", max(1, len(encoder.labels))]))
 
 
 def _embedded(graph: Graph) -> str:

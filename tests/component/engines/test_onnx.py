@@ -15,7 +15,7 @@ import onnx
 import psutil
 import pytest
 
-from tests.support.encoder_models import Encoder, embedded, pieces
+from tests.support.encoder_models import Encoder, embedded, pieces, score
 from tests.support.onnx_models import Graph, graph_of, save, write_json, write_onnx
 from tests.support.workers import eventually
 from ullage_api.conditions import Reason
@@ -192,6 +192,50 @@ async def test_vectors_that_are_not_finite_are_an_error_and_pass_no_gate(tmp_pat
         assert (await engine.stats()).requests_running == 0
 
 
+RANKER = Encoder(has_head=True)
+
+
+async def test_a_cross_encoder_scores_as_numpy_does_with_both_types_of_token(
+    tmp_path: Path,
+) -> None:
+    folder = write_onnx(tmp_path, RANKER)
+    async with engine_for(folder, purpose=Ability.RERANK) as (engine, loaded):
+        query, documents = "how the fox", ("the fox", *TEXTS)
+        answer = await engine.rerank(RerankRequest("r", query, documents))
+        found = [float(np.frombuffer(values, dtype=np.float32)[0]) for values in answer.values]
+        wanted = [score(RANKER, query, text, typed=True) for text in documents]
+        assert found == pytest.approx(wanted, abs=1e-4)
+        assert found != pytest.approx([score(RANKER, query, t) for t in documents], abs=1e-2)
+        assert (loaded.abilities, loaded.dimensions) == ((Ability.RERANK,), 0)
+        with pytest.raises(InvalidRequest, match="the model is loaded to rerank"):
+            await vectors_of(engine, "the")
+
+
+async def test_a_document_that_is_too_long_is_refused_or_cut_when_asked(tmp_path: Path) -> None:
+    folder = write_onnx(tmp_path, RANKER)
+    async with engine_for(folder, purpose=Ability.RERANK) as (engine, _):
+        long = "red " * 200
+        with pytest.raises(ContextLengthExceeded, match=r"documents\[1\] has 204 tokens"):
+            await engine.rerank(RerankRequest("r", "the", ("fox", long)))
+        cut = await engine.rerank(RerankRequest("r", "the", (long,), truncate=True))
+        few = await engine.rerank(RerankRequest("r", "the", (long,), max_document_tokens=5))
+        assert (cut.tokens, few.tokens) == (128, 9)
+
+
+async def test_scores_that_are_not_finite_pass_no_gate(tmp_path: Path) -> None:
+    folder = write_onnx(tmp_path, replace(RANKER, broken=True))
+    async with engine_for(folder, purpose=Ability.RERANK) as (engine, loaded):
+        with pytest.raises(LoadError, match=r"cannot rank.*finite"):
+            await pass_gate(engine, loaded)
+
+
+async def test_a_classifier_of_several_labels_is_no_cross_encoder(tmp_path: Path) -> None:
+    folder = write_onnx(tmp_path, replace(RANKER, labels=("yes", "no")))
+    with pytest.raises(LoadError, match="gives 2 scores of a pair"):
+        async with engine_for(folder, purpose=Ability.RERANK):
+            pass
+
+
 async def test_an_engine_refuses_what_it_is_not_loaded_for(tmp_path: Path) -> None:
     async with engine_for(write_onnx(tmp_path)) as (engine, _):
         with pytest.raises(InvalidRequest, match="the model is loaded to embed"):
@@ -339,8 +383,8 @@ async def estimated_and_loaded(engine: WorkerEngine, spec: EngineSpec) -> None:
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"purpose": Ability.GENERATE}, "its task is Embedding"),
-        ({"purpose": Ability.RERANK}, "its task is Embedding"),
+        ({"purpose": Ability.GENERATE}, "its task is Embedding or Rerank"),
+        ({"purpose": Ability.RERANK}, "no cross-encoder; with task Embedding it ranks by"),
         ({"adapters": (Adapter("a", "/nowhere"),)}, "remove model.adapters"),
         ({"context_length": 129}, "this encoder knows 128 positions"),
     ],

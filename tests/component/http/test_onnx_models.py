@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.encoder_models import Encoder, embedded, write_encoder
+from tests.support.encoder_models import Encoder, embedded, score, write_encoder
 from tests.support.gguf_models import write_model
 from tests.support.onnx_models import write_onnx
 from tests.support.runtimes import eventually, served
@@ -18,7 +18,7 @@ from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 
 PATIENCE = 60.0
-ENCODER = Encoder()
+ENCODER, RANKER = Encoder(), Encoder(has_head=True)
 TEXTS = ["the fox jumped.", "how un memory water?", "red blue fire " * 8]
 EMBEDDINGS = "/v1/embeddings"
 
@@ -28,6 +28,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("files")
     write_onnx(folder / "encoder", ENCODER)
     write_onnx(folder / "split", ENCODER, external=True)
+    write_onnx(folder / "ranker", RANKER)
     write_onnx(folder / "nan", Encoder(broken=True))
     write_onnx(folder / "lost", ENCODER, external=True)
     (folder / "lost" / "model.onnx_data").unlink()
@@ -38,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def model(name: str, file: str, task: Task = Task.EMBEDDING, **engine: Any) -> DesiredModel:
     settings = EngineSettings(threads=1, **engine)
-    apart = task if task is Task.EMBEDDING else None
+    apart = None if task is Task.CHAT else task
     target = DesiredRevision(uri=f"file:{file}", engine=settings, task=apart)
     return DesiredModel(name=name, task=task, ordinals=(0,), target=target)
 
@@ -118,6 +119,35 @@ async def test_onnx_and_gguf_serve_the_same_encoder_beside_a_chat_model(
         report = runtime.models.report().models
         engines = {m.name: m.active.engine for m in report if m.active is not None}
         assert (engines["onnx"], engines["gguf"]) == ("ONNXRuntime", "LlamaCpp")
+
+
+async def test_a_cross_encoder_ranks_in_every_shape_of_the_field(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with served(tmp_path, None) as (runtime, client):
+        client.timeout = httpx.Timeout(PATIENCE)
+        await runtime.models.apply(document(files, model("rank", "ranker", Task.RERANK)))
+
+        def serves() -> bool:
+            return all(m.reason is Reason.SERVING for m in runtime.models.report().models)
+
+        await eventually(serves, PATIENCE)
+        query = "how the fox"
+        raw = [score(RANKER, query, text, typed=True) for text in TEXTS]
+        best = sorted(range(len(TEXTS)), key=lambda index: -raw[index])
+        body: dict[str, Any] = {"query": query, "documents": TEXTS, "model": "rank"}
+        answer = (await client.post("/v1/rerank", json=body)).json()["results"]
+        assert [each["index"] for each in answer] == best
+        chances = [1 / (1 + np.exp(-raw[index])) for index in best]
+        assert [each["relevance_score"] for each in answer] == pytest.approx(chances, abs=1e-4)
+        asked = {"query": query, "texts": TEXTS, "raw_scores": True}
+        found = (await client.post("/rerank", json=asked)).json()
+        assert [each["score"] for each in found] == pytest.approx(
+            [raw[index] for index in best], abs=1e-4
+        )
+        pairs = {"model": "rank", "text_1": query, "text_2": TEXTS, "raw_scores": True}
+        scored = (await client.post("/score", json=pairs)).json()["data"]
+        assert [each["score"] for each in scored] == pytest.approx(raw, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The engine for ONNX files: encoders that embed texts, on onnxruntime."""
+"""The engine for ONNX files: encoders that embed and rank texts, on onnxruntime."""

@@ -13,7 +13,7 @@ from ullage_runtime.core.domain import (
     Loaded,
 )
 from ullage_runtime.core.errors import EngineFailed, InvalidRequest
-from ullage_runtime.core.pooled import PooledRequest
+from ullage_runtime.core.pooled import Ability, PooledRequest
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 from ullage_runtime.engines.onnx.estimate import estimate
 from ullage_runtime.engines.onnx.model import OnnxModel
@@ -28,7 +28,7 @@ TAKEN_AT_ONCE = 128
 
 
 class OnnxBackend:
-    """One encoder, and the texts it embeds."""
+    """One encoder, and the texts it embeds or ranks."""
 
     name = "ONNXRuntime"
 
@@ -60,7 +60,7 @@ class OnnxBackend:
         self._model = model
         self._vocabulary = Vocabulary(tokenizer, _no_chat)
         texts = PooledTexts(tokenizer, model.longest_text, tokenizer.frame)
-        self._work = Pooling(texts, model.session, spec.purpose, budget=BATCH, width=model.parallel)
+        self._work = Pooling(texts, model, spec.purpose, budget=BATCH, width=model.parallel)
         return Loaded(
             engine=self.name,
             architecture=model.family,
@@ -73,7 +73,7 @@ class OnnxBackend:
             load_seconds=time.monotonic() - began,
             max_sequences=TAKEN_AT_ONCE,
             abilities=(spec.purpose,),
-            dimensions=model.session.dimensions,
+            dimensions=model.width if spec.purpose is Ability.EMBED else 0,
         )
 
     def prepare(self, request: GenerateRequest | PooledRequest, arrival: float) -> Prepared:

@@ -1,4 +1,4 @@
-"""Session: an encoder's graph on onnxruntime, and what is made of the numbers it gives."""
+"""Session: an encoder's graph on onnxruntime."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +10,9 @@ import onnxruntime
 
 from ullage_api.conditions import Reason
 from ullage_runtime.core.errors import EngineFailed, InsufficientMemory, LoadError
-from ullage_runtime.core.pooled import PoolingType
 from ullage_runtime.engines.onnx.files import invalid
+from ullage_runtime.engines.onnx.heads import Head
+from ullage_runtime.engines.pooled.texts import Pair
 
 VERSION: Final = str(onnxruntime.__version__)
 BATCH: Final = 512
@@ -26,19 +27,21 @@ _INTEGERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _FLOATS: Final = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
 _TOKENS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
 _KNOWN_INPUTS: Final = (_TOKENS, _MASK, _TYPES)
-_POOLED: Final = "sentence_embedding"
-"""What exporters call a vector that is pooled already, as the model was trained to be."""
 _ALLOCATION: Final = ("alloc", "out of memory")
-_OF_TOKENS: Final = 3
 _OF_TEXTS: Final = 2
 
 
 class Session:
     """One loaded graph; owned by one thread."""
 
-    def __init__(self, path: Path, threads: int, padding: int) -> None:
-        """Load it; `padding` is the token that short texts are filled up with; raises LoadError."""
+    def __init__(self, path: Path, *, threads: int, padding: int, second_type: int) -> None:
+        """Load it; raises LoadError.
+
+        `padding` is the token that short texts are filled up with, `second_type` what the tokens of
+        a pair's second text are called, where the graph wants to know.
+        """
         self._padding = padding
+        self._second_type = second_type
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -55,46 +58,21 @@ class Session:
         except Exception as error:  # its exceptions have no common parent
             raise _refused(error) from error
         self._integers = _checked_inputs(self._session)
-        self._output = ""
-        self._pooling = PoolingType.MEAN
-        self.dimensions = 0
+        self.outputs = {
+            each.name: tuple(each.shape)
+            for each in self._session.get_outputs()
+            if each.type in _FLOATS
+        }
+        """Shapes of the outputs that are numbers, by their names."""
 
-    def pool(self, pooling: PoolingType) -> None:
-        """Choose what a text's vector is made of; raises LoadError when the graph has no such."""
-        outputs = {o.name: o for o in self._session.get_outputs() if o.type in _FLOATS}
-        pooled = outputs.get(_POOLED)
-        if pooling is PoolingType.AUTO and pooled is not None and len(pooled.shape) == _OF_TEXTS:
-            chosen = pooled
-        else:
-            of_tokens = [o for o in outputs.values() if len(o.shape) == _OF_TOKENS]
-            if not of_tokens:
-                raise invalid(
-                    f"the graph gives no vectors of tokens but {_listed(outputs)}, so its task "
-                    "cannot be Embedding"
-                )
-            chosen = of_tokens[0]
-        self._output = chosen.name
-        self._pooling = PoolingType.MEAN if pooling is PoolingType.AUTO else pooling
-        width = chosen.shape[-1]
-        self.dimensions = width if isinstance(width, int) else 0
+    def run(self, texts: Sequence[Sequence[int]], head: Head) -> list[bytes]:
+        """Return what a head makes of each text, as 32-bit floats.
 
-    def compute(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
-        """Return each text's vector as 32-bit floats, not yet of length 1.
-
-        They are computed in runs of like length, the shortest first, as they should be given.
-        Raises EngineFailed, and InsufficientMemory when even half of a run takes too much.
+        Raises EngineFailed, and MemoryError when there is not enough of it.
         """
-        runs = runs_of(texts)
-        return [vector for run in runs for vector in tried_in_halves(self._computed, run)]
-
-    def close(self) -> None:
-        """Do nothing: what it has goes with the process."""
-
-    def _computed(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
-        """Return vectors; raises MemoryError and EngineFailed."""
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         try:
-            (values,) = self._session.run([self._output], self._fed(texts, lengths))
+            (values,) = self._session.run([head.output], self._fed(texts, lengths))
         except Exception as error:  # its exceptions have no common parent
             if any(sign in str(error).lower() for sign in _ALLOCATION):
                 raise MemoryError from error
@@ -102,34 +80,25 @@ class Session:
                 f"onnxruntime could not compute a batch of {len(texts)} texts: {_line(error)}",
                 retry_after=1,
             ) from error
-        vectors = self._pooled(np.asarray(values, dtype=np.float32), lengths)
-        return [vector.tobytes() for vector in vectors]
+        rows = head.rows(np.asarray(values, dtype=np.float32), lengths)
+        return [row.tobytes() for row in rows]
 
     def _fed(self, texts: Sequence[Sequence[int]], lengths: "np.ndarray[Any, Any]") -> Any:
         """Return the graph's inputs: each text a row, the short ones filled up."""
         shape = (len(texts), int(lengths.max()))
         tokens = np.full(shape, self._padding, dtype=np.int64)
+        types = np.zeros(shape, dtype=np.int64)
         for row, text in enumerate(texts):
             tokens[row, : len(text)] = text
+            if isinstance(text, Pair):
+                types[row, text.second : len(text)] = self._second_type
         places = np.arange(shape[1])
         given = {
             _TOKENS: tokens,
             _MASK: places < lengths[:, None],
-            _TYPES: np.zeros(shape, dtype=np.int64),
+            _TYPES: types,
         }
         return {name: given[name].astype(kind) for name, kind in self._integers.items()}
-
-    def _pooled(self, values: Any, lengths: Any) -> Any:
-        if values.ndim == _OF_TEXTS:
-            return values
-        if self._pooling is PoolingType.CLS:
-            return values[:, 0]
-        if self._pooling is PoolingType.LAST:
-            return values[np.arange(len(values)), lengths - 1]
-        real = np.arange(values.shape[1]) < lengths[:, None]
-        # Numbers of what a text was filled up with count for nothing, even if they are none.
-        sums = np.where(real[:, :, None], values, 0).sum(axis=1, dtype=np.float32)
-        return sums / lengths[:, None].astype(np.float32)
 
 
 def tried_in_halves(
@@ -189,10 +158,6 @@ def _checked_inputs(session: Any) -> dict[str, type[Any]]:
     if _TOKENS not in found:
         raise invalid(f"the graph has no input {_TOKENS}, so it is no text encoder")
     return found
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(str(name)[:64] for name in list(names)[:8]) or "nothing"
 
 
 def _line(error: Exception) -> str:

@@ -24,11 +24,14 @@ class OnnxTokenizer:
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
             vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
-            self.frame = _frame(self._tokenizer)
+            pair = self._tokenizer.encode(_PROBE, _PROBE, add_special_tokens=True)
         except Exception as error:  # tokenizers raises nothing narrower
             raise invalid(f"tokenizer.json cannot be read: {str(error)[:200]}") from error
         if not vocabulary:
             raise invalid("tokenizer.json has no vocabulary")
+        self.frame = _frame(pair)
+        self.second_type = max(pair.type_ids, default=0)
+        """What the tokens of a pair's second text are called."""
         self.last_token = max(vocabulary.values())
         self.vocabulary_size = self.last_token + 1
         self.longest_token = max(len(token.encode()) for token in vocabulary)
@@ -48,9 +51,8 @@ class OnnxTokenizer:
         return text
 
 
-def _frame(tokenizer: Any) -> Frame:
-    """Return the special tokens around a text and between two, as the file's template has them."""
-    pair = tokenizer.encode(_PROBE, _PROBE, add_special_tokens=True)
+def _frame(pair: Any) -> Frame:
+    """Return the special tokens around a text and between two, as an encoded pair has them."""
     groups: list[list[int]] = [[], [], []]
     texts = 0
     for token, sequence in zip(pair.ids, pair.sequence_ids, strict=True):

@@ -36,6 +36,14 @@ class Frame:
     closing: tuple[int, ...]
 
 
+# Before Python 3.12 an array cannot say what it is of.
+class Pair(array):  # type: ignore[type-arg]
+    """The tokens of a query and a document."""
+
+    second: int
+    """Where the document begins."""
+
+
 class PooledTexts:
     """Tokenizes for one model; any thread may, as a vocabulary never changes."""
 
@@ -64,7 +72,7 @@ class PooledTexts:
         if room < 1:
             raise self._too_long("query", len(head) + len(closing), "leaves no room for a document")
         return [
-            _kept([*head, *self._document(index, text, room, request), *closing])
+            _pair(head, [*self._document(index, text, room, request), *closing])
             for index, text in enumerate(request.documents)
         ]
 
@@ -139,6 +147,12 @@ class PooledTexts:
             param=path.partition("[")[0],
             details={"prompt_tokens": tokens, "context_length": self._longest},
         )
+
+
+def _pair(query: Sequence[int], document: Sequence[int]) -> Pair:
+    pair = Pair("i", [*query, *document])
+    pair.second = len(query)
+    return pair
 
 
 def _kept(tokens: Sequence[int]) -> Sequence[int]:
