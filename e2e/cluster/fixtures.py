@@ -14,11 +14,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from e2e.cluster.binaries import program
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.errors import MissingRequirementError
 from e2e.cluster.images import IMAGES, build_image
@@ -26,7 +28,7 @@ from e2e.cluster.layout import Shape, Spec
 from e2e.cluster.lifecycle import build_programs, down, prune, up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["control_plane", "node_cluster"]
 
@@ -56,16 +58,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if external or session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    shapes: dict[str, Shape] = {"control_plane": "control-plane", "node_cluster": "node"}
+    builds: dict[str, Callable[[], object]] = {
+        "control_plane": partial(prepare, "control-plane"),
+        "node_cluster": partial(prepare, "node"),
+        "s3_gateway": partial(program, "versitygw"),
+        "oci_registry": partial(program, "registry"),
+    }
     capture = session.config.pluginmanager.getplugin("capturemanager")
     shown = capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
     with (
         shown,
         contextlib.suppress(MissingRequirementError),
     ):  # the fixture will say what is missing
-        for fixture, shape in shapes.items():
+        for fixture, build in builds.items():
             if fixture in wanted:
-                prepare(shape)
+                build()
 
 
 def prepare(shape: Shape) -> None:

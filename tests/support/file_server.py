@@ -12,6 +12,9 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+S = TypeVar("S", bound="FileServer")
 
 _RANGE = re.compile(r"bytes=(\d+)-")
 _CHUNK = 64 << 10
@@ -85,10 +88,12 @@ class FileServer:
         return [request for request in self.seen if request.method == "GET"]
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            while await self._one(reader, writer):
-                pass
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+                while await self._one(reader, writer):
+                    pass
+        finally:
+            writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
 
@@ -111,8 +116,7 @@ class FileServer:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
-        file = self.files.get(seen.path.split("?")[0])
-        status, headers, body = self._plan(seen, file, fault)
+        status, headers, body = await self._planned(seen, fault)
         seen.status = status
         headers |= fault.headers
         if fault.declared_length is not None:
@@ -132,11 +136,14 @@ class FileServer:
             await reader.read()
         return not limits and fault.declared_length is None
 
-    def _plan(
-        self, seen: Seen, file: Served | None, fault: Fault
-    ) -> tuple[int, dict[str, str], bytes]:
+    async def _planned(self, seen: Seen, fault: Fault) -> tuple[int, dict[str, str], bytes]:
         if fault.status is not None:
             return fault.status, {"Content-Length": "0"}, b""
+        return await self._found(seen, fault)
+
+    async def _found(self, seen: Seen, fault: Fault) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body of an answer that nothing stands in the way of."""
+        file = self.files.get(seen.path.split("?")[0])
         if file is None:
             return 404, {"Content-Length": "0"}, b""
         if file.token and seen.headers.get("authorization") != f"Bearer {file.token}":
@@ -180,7 +187,15 @@ async def file_server(
     host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[FileServer]:
     """Run a server for the length of a block."""
-    served = FileServer()
+    async with listening(FileServer(), host, tls) as served:
+        yield served
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    served: S, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[S]:
+    """Have a server listen for the length of a block."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from ullage_runtime.core.errors import LoadError
 from ullage_runtime.models.sources.access import Access
 from ullage_runtime.models.sources.failures import AttemptFailed, unavailable
 from ullage_runtime.models.sources.limits import Limits
@@ -50,6 +51,17 @@ class Document:
         return data
 
 
+def refusal_of(response: httpx.Response, hints: Mapping[int, str]) -> AttemptFailed | LoadError:
+    """Return the error that an answer amounts to; `hints` say what to do about which status."""
+    return failure(
+        response.status_code,
+        response.headers,
+        host=response.request.url.host,
+        now=datetime.now(UTC),
+        hint=hints.get(response.status_code, ""),
+    )
+
+
 async def asked(web: Web, question: Question, limits: Limits) -> Document:
     """Return the answer to a question, asked again where that may help; raises LoadError."""
 
@@ -57,13 +69,7 @@ async def asked(web: Web, question: Question, limits: Limits) -> Document:
         request = web.request("GET", question.url, headers=question.headers, access=question.access)
         async with request as response:
             if response.status_code >= FIRST_ERROR:
-                raise failure(
-                    response.status_code,
-                    response.headers,
-                    host=response.request.url.host,
-                    now=datetime.now(UTC),
-                    hint=question.hint.get(response.status_code, ""),
-                )
+                raise refusal_of(response, question.hint)
             return Document(await _body(response), response.headers)
 
     return await with_retries(attempt, what=question.what, limits=limits)

@@ -1,7 +1,7 @@
 """One file of a source, into its blob: what the cache has, what the source says, and the rest."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 import structlog
@@ -11,10 +11,10 @@ from ullage_runtime.models.ports import CachedModel, Inspect
 from ullage_runtime.models.sources.download import Download, Wanted
 from ullage_runtime.models.sources.failures import checksum_mismatch, too_large, unavailable
 from ullage_runtime.models.sources.keeping import hold
+from ullage_runtime.models.sources.known import Copy, copy_of, remember
 from ullage_runtime.models.sources.listing import RemoteFile
 from ullage_runtime.models.sources.partial import Partial
 from ullage_runtime.models.sources.responses import Validators
-from ullage_runtime.models.sources.store import UriEntry
 from ullage_runtime.models.sources.surroundings import Surroundings
 from ullage_runtime.models.sources.threads import in_thread
 from ullage_runtime.models.sources.web import Web
@@ -22,14 +22,6 @@ from ullage_runtime.models.sources.web import Web
 logger = structlog.get_logger(__name__)
 
 Told = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A model of the cache, and what is known of its address."""
-
-    entry: UriEntry
-    model: CachedModel
 
 
 class Blobs:
@@ -97,7 +89,7 @@ class FileFetch:
         if digest and (found := await self._blobs.find(digest, label)):
             await self._remember(found, validators or Validators())
             return found
-        copy = await self._copy(label)
+        copy = await copy_of(self._around, self._key, partial(self._blobs.find, what=label))
         if copy and not sha256 and file.etag and copy.entry.etag == file.etag:
             return copy.model
         return await self._downloaded(file, digest, copy, validators)
@@ -146,19 +138,5 @@ class FileFetch:
         await in_thread(part.remove)
         return model
 
-    async def _copy(self, label: str) -> Copy | None:
-        entry = await in_thread(self._around.store.known, self._key)
-        model = await self._blobs.find(entry.sha256, label) if entry else None
-        return Copy(entry, model) if entry and model else None
-
     async def _remember(self, model: CachedModel, validators: Validators) -> None:
-        entry = UriEntry(
-            uri=self._key,
-            sha256=model.sha256,
-            size=model.size,
-            etag=validators.etag,
-            last_modified=validators.last_modified,
-            commit=self._commit,
-            checked_at=self._around.clock(),
-        )
-        await in_thread(self._around.store.remember, entry)
+        await remember(self._around, self._key, model, validators, self._commit)

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -22,12 +21,12 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from ullage_api.names import CREDENTIALS_SECRET
 from ullage_runtime.models.sources.access import Access, Origin
-from ullage_runtime.models.sources.documents import Question, asked
+from ullage_runtime.models.sources.documents import Question, asked, refusal_of
 from ullage_runtime.models.sources.failures import refused
 from ullage_runtime.models.sources.limits import Limits
 from ullage_runtime.models.sources.listing import Listing, RemoteFile
 from ullage_runtime.models.sources.needed import needed, needs_others
-from ullage_runtime.models.sources.responses import Validators, failure
+from ullage_runtime.models.sources.responses import Validators
 from ullage_runtime.models.sources.retry import with_retries
 from ullage_runtime.models.sources.uris import HubUri
 from ullage_runtime.models.sources.web import Web
@@ -174,13 +173,7 @@ class HubSource:
             )
             async with request as response:
                 if response.status_code >= _FIRST_ERROR:
-                    raise failure(
-                        response.status_code,
-                        response.headers,
-                        host=response.request.url.host,
-                        now=datetime.now(UTC),
-                        hint=hub.hints().get(response.status_code, ""),
-                    )
+                    raise refusal_of(response, hub.hints())
                 return described(response)
 
         return await with_retries(attempt, what=self.label, limits=self._limits)

@@ -6,6 +6,7 @@ asked, the copy at hand is used, so that a pod restarts while its source is down
 says that the model is gone or forbidden, that is an error.
 """
 
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -16,14 +17,15 @@ from ullage_runtime.models.ports import CachedModel, Inspect
 from ullage_runtime.models.sources import locks
 from ullage_runtime.models.sources.archives import Unpacking
 from ullage_runtime.models.sources.failures import checksum_mismatch, too_large
-from ullage_runtime.models.sources.files import Blobs, Copy, FileFetch, Told
+from ullage_runtime.models.sources.files import Blobs, FileFetch, Told
 from ullage_runtime.models.sources.hub import HubSource
+from ullage_runtime.models.sources.known import Copy, copy_of, remember
 from ullage_runtime.models.sources.listing import Listing, RemoteSource
 from ullage_runtime.models.sources.needed import needed
 from ullage_runtime.models.sources.oci import OciSource
 from ullage_runtime.models.sources.progress import Progress
+from ullage_runtime.models.sources.responses import Validators
 from ullage_runtime.models.sources.s3 import S3Source
-from ullage_runtime.models.sources.store import UriEntry
 from ullage_runtime.models.sources.surroundings import Surroundings
 from ullage_runtime.models.sources.threads import in_thread
 from ullage_runtime.models.sources.treecache import TreeCache
@@ -90,7 +92,7 @@ class RemoteFetch:
         async with lock as waited, web:
             if self._sha256 and (found := await self._found(self._sha256, source)):
                 return found
-            copy = await self._copy(source)
+            copy = await copy_of(around, self._uri, partial(self._found, source=source))
             if copy and waited and copy.entry.checked_at >= self._began:
                 return copy.model  # fetched by who held the lock before us
             if copy and source.is_pinned and not self._sha256:
@@ -205,18 +207,6 @@ class RemoteFetch:
             return found
         return await self._trees.find(sha256, source.main, source.label)
 
-    async def _copy(self, source: RemoteSource) -> Copy | None:
-        entry = await in_thread(self._store.known, self._uri)
-        model = await self._found(entry.sha256, source) if entry else None
-        return Copy(entry, model) if entry and model else None
-
     async def _remember(self, model: CachedModel, listing: Listing) -> None:
-        entry = UriEntry(
-            uri=self._uri,
-            sha256=model.sha256,
-            size=model.size,
-            etag=listing.version,
-            commit=listing.commit,
-            checked_at=self._around.clock(),
-        )
-        await in_thread(self._store.remember, entry)
+        validators = Validators(etag=listing.version)
+        await remember(self._around, self._uri, model, validators, listing.commit)
