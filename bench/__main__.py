@@ -2,7 +2,7 @@
 
 import typer
 
-from bench import decision, estimates, latency, overhead, shortage, soak, swap, throughput
+from bench import decision, estimates, latency, overhead, shortage, soak, swap, throughput, warm
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("throughput")(throughput.main)
@@ -13,6 +13,7 @@ app.command("estimates")(estimates.main)
 app.command("decision")(decision.main)
 app.command("soak")(soak.main)
 app.command("swap")(swap.main)
+app.command("warm")(warm.main)
 
 if __name__ == "__main__":
     app()

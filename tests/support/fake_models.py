@@ -35,6 +35,7 @@ from ullage_runtime.governor.devices import DeviceError, Reading
 from ullage_runtime.models.journal import Journal
 from ullage_runtime.models.pool import ModelPool
 from ullage_runtime.models.ports import CachedModel, Inspect
+from ullage_runtime.models.spare import KindOf
 
 MIB = 1 << 20
 
@@ -116,6 +117,8 @@ class FakeEngines:
     footprint: Footprint = field(default_factory=lambda: Footprint(weights=100 * MIB))
     footprints: dict[str, Footprint] = field(default_factory=dict)
     resident: int = 90 * MIB
+    empty: int | None = None
+    """What an engine takes before it has loaded anything, if that is something else."""
     load_seconds: float = 1.0
     load_errors: dict[str, list[LoadError]] = field(default_factory=dict)
     step_seconds: float = 0.1
@@ -221,7 +224,9 @@ class FakeEngine:
     async def stats(self) -> EngineStats:
         if self.over.is_set():
             raise EngineFailed("gone")
-        return EngineStats(resident_bytes=self._engines.resident)
+        engines = self._engines
+        empty = engines.resident if engines.empty is None else engines.empty
+        return EngineStats(resident_bytes=engines.resident if self.is_loaded else empty)
 
     async def ended(self) -> str:
         await self.over.wait()
@@ -245,13 +250,14 @@ class World:
     device: FakeDevice = field(default_factory=FakeDevice)
     sequence: int = 0
 
-    def pool(self, journal: Journal | None = None) -> ModelPool:
+    def pool(self, journal: Journal | None = None, kind_of: KindOf | None = None) -> ModelPool:
         return ModelPool(
             source=self.source,
             pod_name="ullage-default-0",
             ordinal=0,
             version="0",
             engines=self.engines,
+            kind_of=kind_of,
             devices=[self.device],
             clock=VirtualClock(),
             boot_id="boot",

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 import ullage_runtime
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_runtime.addresses import bound_socket
+from ullage_runtime.engines.registry import engine_of
 from ullage_runtime.governor.policy import MemoryOverrides
 from ullage_runtime.http.apps import TokenFile, internal_app, public_app
 from ullage_runtime.http.auth import KeyRing
@@ -179,6 +180,7 @@ def model_pool(settings: Settings, registry: CollectorRegistry, caches: Caches) 
             cpu_max=settings.cpu_memory_max_percent,
             cpu_reserve=settings.cpu_memory_reserve_percent,
         ),
+        kind_of=engine_of,
         registry=registry,
         journal=FileJournal(settings.state_dir / JOURNAL_FILE, time.time),
         caches=caches,

@@ -21,6 +21,8 @@ from ullage_api.kinds.model_status import Residency
 from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pool_desired import DesiredModel, PoolDesired
 from ullage_runtime.core.errors import EngineFailed, InsufficientMemory, ModelUnavailable
+from ullage_runtime.engines.procfs import proportional_set_size
+from ullage_runtime.engines.registry import engine_of
 from ullage_runtime.engines.worker.board import server_board
 from ullage_runtime.governor.host import HostMemory
 from ullage_runtime.models.pool import ModelPool
@@ -174,6 +176,51 @@ async def test_a_pool_leaves_no_process_and_no_file_behind(tiny: Path) -> None:
         await pool.apply(document(1, wanted("a", str(tiny)), wanted("b", str(tiny))))
         await until(pool, lambda m: m.reason is Reason.SERVING, "a")
     assert pool.report().devices[0].ledger_bytes == 0
+
+    async def clean() -> bool:
+        return child_pids() <= children and open_files() <= files
+
+    await eventually(clean, seconds=5)
+
+
+async def test_the_next_load_takes_the_spare_process_and_the_ledger_has_it_throughout(
+    tiny: Path,
+) -> None:
+    server_board()  # stays open as long as this process lives
+    children, files = child_pids(), open_files()
+    async with ModelPool(
+        source=LocalFiles(),
+        pod_name="p",
+        ordinal=0,
+        version="0",
+        devices=[HostMemory()],
+        kind_of=engine_of,
+    ) as pool:
+        await pool.apply(document(1, wanted("a", str(tiny))))
+        await until(pool, lambda m: m.reason is Reason.SERVING, "a")
+        (first,) = workers()
+
+        async def two_measured() -> bool:
+            found = workers()
+            taken = sum(proportional_set_size(worker.pid) for worker in found)
+            ledger = pool.report().devices[0].ledger_bytes
+            return len(found) == 2 and ledger == pytest.approx(taken, abs=SLACK)
+
+        await eventually(two_measured)
+        (spare,) = (worker for worker in workers() if worker != first)
+        await pool.apply(document(2, wanted("a", str(tiny)), wanted("b", str(tiny))))
+        await until(pool, lambda m: m.reason is Reason.SERVING, "b")
+        assert tiny.name in " ".join(m.path for m in spare.memory_maps())
+        assert len(await answer(pool, "b", chat("hi"))) > 1
+
+        async def one_more() -> bool:
+            return len(workers()) == 3
+
+        await eventually(one_more)
+        (spare,) = (worker for worker in workers() if worker not in (first, spare))
+        os.kill(spare.pid, signal.SIGKILL)
+        await pool.apply(document(3, *(wanted(name, str(tiny)) for name in "abc")))
+        await until(pool, lambda m: m.reason is Reason.SERVING, "c")
 
     async def clean() -> bool:
         return child_pids() <= children and open_files() <= files

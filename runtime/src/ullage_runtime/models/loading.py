@@ -31,6 +31,7 @@ from ullage_runtime.models.gate import Trial, pass_gate
 from ullage_runtime.models.live import Live
 from ullage_runtime.models.metrics import ModelMetrics
 from ullage_runtime.models.room import Claim, Room
+from ullage_runtime.models.spare import SpareEngine
 
 MAX_ESTIMATES: Final = 256
 
@@ -73,12 +74,14 @@ class Loader:
     def __init__(
         self,
         engines: EngineFactory,
+        spare: SpareEngine,
         governor: Governor,
         room: Room,
         clock: Clock,
         metrics: ModelMetrics,
     ) -> None:
         self._engines = engines
+        self._spare = spare
         self._governor = governor
         self._room = room
         self._clock = clock
@@ -177,14 +180,15 @@ class Loader:
     ) -> Loaded:
         """Estimate, reserve and load; what is taken on the way is noted at once."""
         spec, path = engine_spec(artifacts), artifacts.model.path
+        # Before memory is asked for: what it takes is this model's from now on.
+        taken.engine = await self._spare.take(path)
         footprint = self._known_estimate(artifacts)
         if footprint is None:
-            taken.engine = await self._engines(path)
+            taken.engine = taken.engine or await self._engines(path)
             footprint = await taken.engine.estimate(spec)
             self._remember(artifacts, footprint)
         taken.reservation = await self._room.reserve(owner, footprint, claim)
-        if taken.engine is None:
-            taken.engine = await self._engines(path)
+        taken.engine = taken.engine or await self._engines(path)
         return await taken.engine.load(spec)
 
     @staticmethod

@@ -30,6 +30,7 @@ from ullage_runtime.models.metrics import ModelMetrics
 from ullage_runtime.models.ports import MOVING, Lease, ModelSourcePort
 from ullage_runtime.models.room import Room
 from ullage_runtime.models.served import ServedModel
+from ullage_runtime.models.spare import SETTLE_SECONDS, KindOf, SpareEngine
 from ullage_runtime.models.surroundings import Surroundings
 
 SAMPLE_SECONDS: Final = 5.0
@@ -46,8 +47,9 @@ class ModelPool:
     """Every model of one pod; a `Models`.
 
     `source` fetches model files. `pod_name`, `ordinal` and `version` are what the report says of
-    this process. `engines` starts an engine for a file, by default in a worker process. `devices`
-    are governed, the first one's budget being the one models are held to; by default those of this
+    this process. `engines` starts an engine for a file, by default in a worker process; with
+    `kind_of` one is kept ready for the next load of the kind that was loaded last. `devices` are
+    governed, the first one's budget being the one models are held to; by default those of this
     machine. `memory` stands above the pool's settings. `registry` receives the metrics of loads,
     restarts, leases and the ledger; without one the pool makes its own, to be read as
     `pool.registry`. `clock` and `boot_id` are for tests. `journal` keeps the steps of
@@ -67,6 +69,7 @@ class ModelPool:
         ordinal: int,
         version: str,
         engines: EngineFactory = start_worker,
+        kind_of: KindOf | None = None,
         devices: Sequence[Device] | None = None,
         memory: MemoryOverrides | None = None,
         registry: CollectorRegistry | None = None,
@@ -89,10 +92,11 @@ class ModelPool:
         )
         metrics = ModelMetrics(self.registry)
         decisions = Decisions()
-        room = Room(self._governor, self._clock, decisions, metrics)
+        self._spare = SpareEngine(engines, kind_of, self._governor, self._clock)
+        room = Room(self._governor, self._clock, decisions, metrics, self._spare)
         self._around = Surroundings(
             source=source,
-            loader=Loader(engines, self._governor, room, self._clock, metrics),
+            loader=Loader(engines, self._spare, self._governor, room, self._clock, metrics),
             governor=self._governor,
             clock=self._clock,
             metrics=metrics,
@@ -127,6 +131,7 @@ class ModelPool:
             self._samplers = (
                 asyncio.create_task(self._measure_models(), name="models-sampler"),
                 asyncio.create_task(self._read_devices(), name="devices-sampler"),
+                asyncio.create_task(self._keep_spare(), name="spare-keeper"),
             )
 
     # The desired document ------------------------------------------------------------------------
@@ -314,6 +319,12 @@ class ModelPool:
             self._around.caches.fit(self._governor.level)
             self._note_change()
 
+    async def _keep_spare(self) -> None:
+        while True:
+            await self._clock.sleep(SETTLE_SECONDS)
+            is_calm = self._around.room.is_calm
+            await self._spare.tend(is_wanted=bool(self._served), is_calm=is_calm)
+
     # The end -------------------------------------------------------------------------------------
 
     async def close(self, drain_seconds: float) -> None:
@@ -323,6 +334,7 @@ class ModelPool:
         for sampler in self._samplers:
             sampler.cancel()
         await asyncio.gather(*self._samplers, return_exceptions=True)
+        await self._spare.close()
         served = tuple(self._served.values())
         removals = {*self._removals, *(asyncio.create_task(s.remove()) for s in served)}
         if removals:

@@ -20,6 +20,7 @@ from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.governor.service import Governor, MemoryRefusedError, Reservation
 from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.metrics import ModelMetrics
+from ullage_runtime.models.spare import SpareEngine
 
 TURN_SECONDS: Final = 10.0
 """How long requests wait beside busy models before those must make room."""
@@ -83,9 +84,15 @@ class Room:
     """The memory of one pod, as loads ask for it."""
 
     def __init__(
-        self, governor: Governor, clock: Clock, decisions: Decisions, metrics: ModelMetrics
+        self,
+        governor: Governor,
+        clock: Clock,
+        decisions: Decisions,
+        metrics: ModelMetrics,
+        spare: SpareEngine,
     ) -> None:
         self._governor = governor
+        self._spare = spare
         self._clock = clock
         self._decisions = decisions
         self._metrics = metrics
@@ -109,7 +116,12 @@ class Room:
 
     def has(self, count: int) -> bool:
         """Whether so many bytes are free and nobody waits for memory."""
-        return not self._turn.locked() and self._governor.free >= count
+        return not self._turn.locked() and self._governor.free + self._spare.bytes >= count
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nobody loads or waits for memory."""
+        return not self._turn.locked() and not self._governor.reserving
 
     def check(self, model: str, footprint: Footprint) -> None:
         """Raise MemoryRefusedError for a model that can never have its memory."""
