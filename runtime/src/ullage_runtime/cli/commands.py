@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import ullage_runtime
-from ullage_runtime.cli import asking, bench, caches, doctor, listing, up
+from ullage_runtime.cli import asking, bench, caches, doctor, inspecting, listing, up
 from ullage_runtime.cli.console import Debugging, UllageGroup, out
 from ullage_runtime.cli.top import command as top
 
@@ -47,6 +47,7 @@ app.command("top")(top.top)
 app.command("models")(listing.models)
 app.add_typer(caches.cache, name="cache")
 app.command("config")(listing.config)
+app.command("inspect")(inspecting.inspect)
 app.command("doctor")(doctor.doctor)
 app.add_typer(listing.keys, name="keys")
 app.command("version")(listing.show_version)

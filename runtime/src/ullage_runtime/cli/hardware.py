@@ -89,11 +89,16 @@ def look_around(cache_dir: pathlib.Path) -> Hardware:
         memory_total=int(memory.total),
         memory_limit=limit,
         memory_available=int(memory.available),
-        devices=tuple(_memory(device) for device in detected_devices()),
+        devices=devices(),
         cache_dir=str(cache_dir),
         disk_free=_disk_free(cache_dir),
         engine=probed_engine(),
     )
+
+
+def devices() -> tuple[Memory, ...]:
+    """Return where models can be loaded; the first is where they go by themselves."""
+    return tuple(_memory(device) for device in detected_devices())
 
 
 def _memory(device: Device) -> Memory:
