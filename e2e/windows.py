@@ -69,6 +69,11 @@ class Window:
         return [o for o in self.outcomes if o.started >= self.began]
 
     @property
+    def whole(self) -> list[Outcome]:
+        """The requests that began in it and ended in it."""
+        return [o for o in self.started if o.ended is not None and o.ended < self.ended]
+
+    @property
     def failures(self) -> list[str]:
         """What went wrong, and when the request had begun; one entry per failed request."""
         return [
@@ -103,6 +108,11 @@ class Window:
         if not times:
             raise ValueError("no request of this window got a token")
         return times[min(len(times) - 1, int(quantile * len(times)))]
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest time to first token of new timed requests, in seconds."""
+        return self.first_token_seconds(1)
 
     def mixed(self, texts: Sequence[str]) -> list[str]:
         """Return the answers that contain more than one of `texts`."""

@@ -93,6 +93,9 @@ class PlayedModels:
     def decisions(self) -> Sequence[Decision]:
         return ()
 
+    def revisions(self, name: str) -> Sequence[DesiredRevision]:
+        return ()
+
     def models_changed_since(self, sequence: int) -> frozenset[str] | None:
         return None
 

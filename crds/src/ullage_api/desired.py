@@ -130,7 +130,12 @@ def _desired_model(
     asked: DesiredRevision,
 ) -> DesiredModel:
     spec = resource.spec
-    wanted = spec.is_serving_wanted
+    wanted, rollout = spec.is_serving_wanted, spec.rollout or RolloutSettings()
+    if history.held is not None:
+        # It has shown itself, and whoever goes back is in a hurry.
+        rollout = rollout.model_copy(
+            update=dict.fromkeys(("validation", "canary", "watch_seconds"))
+        )
     return DesiredModel(
         name=resource.metadata.name,
         uid=resource.metadata.uid,
@@ -143,7 +148,7 @@ def _desired_model(
         last_good=history.last_good,
         failure=history.failure,
         residency=spec.residency or ResidencySettings(),
-        rollout=spec.rollout or RolloutSettings(),
+        rollout=rollout,
         serving=spec.serving or ServingLimits(),
     )
 

@@ -28,7 +28,7 @@ from ullage_runtime.http.metrics import Metrics
 from ullage_runtime.http.responses.keeping import KeptResponses
 from ullage_runtime.http.responses.store import Bounds, ResponseStore
 from ullage_runtime.http.retrieval.embedding import PoolEmbedder
-from ullage_runtime.http.services import Services
+from ullage_runtime.http.services import GoBack, Services
 from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.journal import FileJournal
 from ullage_runtime.models.pool import ModelPool
@@ -126,18 +126,20 @@ async def running(
     *,
     socket_path: pathlib.Path | None = None,
     hurry: asyncio.Event | None = None,
+    go_back: GoBack | None = None,
 ) -> AsyncIterator[Runtime]:
     """Start a runtime and shut it down in the end.
 
     `models` are those of `model_pool` unless a test brings its own. With `socket_path` the public
-    API is served on that Unix socket instead of a port. Raises AddressInUse or AddressUnusable
-    before any model is touched.
+    API is served on that Unix socket instead of a port. `go_back` serves earlier revisions, where
+    no operator says what is served. Raises AddressInUse or AddressUnusable before any model is
+    touched.
     """
     at = socket_path or bound_socket(settings.host, settings.port)
     registry = CollectorRegistry()
     caches = _caches(settings, registry)
     models = models or model_pool(settings, registry, caches)
-    services = _services(settings, models, caches, registry)
+    services = _services(settings, models, caches, registry, go_back)
     documents = DesiredDocuments(models, services.collections, settings.state_dir)
     keys = KeyRing(settings.api_keys_dir) if settings.api_keys_dir else None
     public = Server(public_app(services, keys), at)
@@ -188,7 +190,11 @@ def model_pool(settings: Settings, registry: CollectorRegistry, caches: Caches) 
 
 
 def _services(
-    settings: Settings, models: Models, caches: Caches, registry: CollectorRegistry
+    settings: Settings,
+    models: Models,
+    caches: Caches,
+    registry: CollectorRegistry,
+    go_back: GoBack | None,
 ) -> Services:
     drain = Drain()
     metrics = Metrics(registry, models.report, ullage_runtime.__version__)
@@ -214,6 +220,7 @@ def _services(
         ),
         caches=caches,
         responses=KeptResponses(store, lambda size: metrics.stored(size.count, size.bytes)),
+        go_back=go_back,
     )
 
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ullage_api.checks import collection_problems, name_conflicts, problems
-from ullage_api.desired import desired_document
+from ullage_api.desired import History, desired_document
 from ullage_api.kinds.base import Resource, unknown_fields
 from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.kinds.model_source import ModelSource
@@ -314,8 +314,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def local_document(manifests: Manifests, profile: PoolProfile) -> PoolDesired:
-    """Return the desired document of manifests, every model on this one process."""
+def local_document(
+    manifests: Manifests, profile: PoolProfile, histories: Mapping[str, History] | None = None
+) -> PoolDesired:
+    """Return the desired document of manifests, every model on this one process.
+
+    `histories` has what is served instead of what the manifests say.
+    """
     pools = manifests.pools
     return desired_document(
         manifests.resources,
@@ -323,5 +328,6 @@ def local_document(manifests: Manifests, profile: PoolProfile) -> PoolDesired:
         namespace="default",
         pool=pools[0] if len(pools) == 1 else "local",
         placement={r.metadata.name: (0,) for r in manifests.resources if r.spec.replicas > 0},
+        histories=histories,
         collections=manifests.collections,
     )

@@ -36,10 +36,17 @@ def test_only_what_is_the_revisions_own_fault_counts_as_an_error() -> None:
     assert tally.arm() == Arm()
     tally.failed(EngineFailed("gone"))
     tally.answered(1.0, 10)
-    assert tally.arm() == Arm(2, 1, 0.1)
+    assert tally.arm() == Arm(2, 1, 0.1, 0.1)
     assert tally.arm().error_percent == 50
     tally.begin()
     assert tally.arm() == Arm()
+
+
+def test_slow_answers_are_told_beside_the_median() -> None:
+    tally = Tally()
+    for number in range(100):
+        tally.answered(float(number), 1)
+    assert tally.arm() == Arm(100, 0, 49.5, 94.0)
 
 
 @pytest.mark.parametrize(

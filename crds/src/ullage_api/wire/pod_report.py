@@ -80,6 +80,8 @@ class ReportedArm(KubeModel):
     errors: int = 0
     token_milliseconds: float | None = None
     """Median time that a token of an answer took, or an answer without tokens."""
+    slow_token_milliseconds: float | None = None
+    """Likewise, what 95 % of the answers did not exceed."""
 
 
 class ReportedSwap(KubeModel):

@@ -10,7 +10,7 @@ from ullage_api.kinds.model_deployment import Task
 from ullage_api.kinds.rollout import RolloutSettings
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_api.kinds.vector_collection import VectorCollectionSpec
-from ullage_api.names import API_VERSION, short_hash
+from ullage_api.names import API_VERSION, revision_name, short_hash
 from ullage_api.profile import RuntimeSettings
 
 
@@ -38,6 +38,18 @@ class DesiredRevision(KubeModel):
         """How the file is loaded: what distinguishes two revisions of one file."""
         task = {} if self.task is None else {"task": self.task.value}
         return self.engine.to_wire() | task
+
+    @property
+    def name(self) -> str | None:
+        """Its name; None while a digest is not known."""
+        digests = [adapter.sha256 for adapter in self.adapters]
+        if self.sha256 is None or None in digests:
+            return None
+        identities = [
+            {"name": adapter.name, "sha256": adapter.sha256, "scale": adapter.scale}
+            for adapter in self.adapters
+        ]
+        return revision_name(self.sha256, self.settings, identities)
 
 
 class DesiredFailure(KubeModel):

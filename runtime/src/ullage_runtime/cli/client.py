@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -85,11 +86,20 @@ class ApiClient:
         `cache` and `model` say what is meant, where not all of it is.
         """
         given = {name: value for name, value in meant.items() if value is not None}
-        return self._asked("DELETE", "/cache", given)
+        return self._asked("DELETE", "/cache", params=given)
 
-    def _asked(self, method: str, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
+    def rollout(self, model: str) -> dict[str, Any]:
+        """Return how a model's revisions take each other's place; raises CliError."""
+        return self._asked("GET", f"/rollouts/{quote(model, safe='')}")
+
+    def roll_back(self, model: str, revision: str | None) -> dict[str, Any]:
+        """Have an earlier revision of a model answer; raises CliError."""
+        body = {} if revision is None else {"revision": revision}
+        return self._asked("POST", f"/rollouts/{quote(model, safe='')}/rollback", json=body)
+
+    def _asked(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
-            response = self._http.request(method, path, params=query)
+            response = self._http.request(method, path, **content)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         _check(response)

@@ -5,7 +5,16 @@ from typing import Annotated
 import typer
 
 import ullage_runtime
-from ullage_runtime.cli import asking, bench, caches, doctor, inspecting, listing, up
+from ullage_runtime.cli import (
+    asking,
+    bench,
+    caches,
+    doctor,
+    inspecting,
+    listing,
+    rollout,
+    up,
+)
 from ullage_runtime.cli.console import Debugging, UllageGroup, out
 from ullage_runtime.cli.top import command as top
 
@@ -44,6 +53,8 @@ app.command("run")(asking.run)
 app.command("chat")(asking.chat)
 app.command("bench")(bench.bench)
 app.command("top")(top.top)
+app.command("ab")(rollout.ab)
+app.command("rollback")(rollout.rollback)
 app.command("models")(listing.models)
 app.add_typer(caches.cache, name="cache")
 app.command("config")(listing.config)

@@ -17,13 +17,17 @@ from rich.markup import escape
 from rich.text import Text
 
 from ullage_api.kinds.model_deployment import Task
+from ullage_api.profile import PoolProfile
 from ullage_api.wire.pod_report import PodReport
-from ullage_api.wire.pool_desired import PoolDesired
+from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
 from ullage_runtime.cli.console import err
 from ullage_runtime.cli.display import ChangeLines, has_failed, is_settled, models_table
+from ullage_runtime.cli.holding import Holds
 from ullage_runtime.cli.loading import effective_settings
+from ullage_runtime.core.errors import RevisionNotFound
 from ullage_runtime.local import (
     ManifestError,
+    Manifests,
     local_document,
     local_profile,
     read_manifests,
@@ -49,8 +53,8 @@ class Wanted:
     allow_http: bool = False
     allow_private_addresses: bool = False
 
-    def read(self) -> tuple[PoolDesired, tuple[str, ...]]:
-        """Return the desired document and what was skipped; raises ManifestError."""
+    def read(self) -> tuple[Manifests, PoolProfile]:
+        """Return the manifests and the profile to run them under; raises ManifestError."""
         manifests = read_manifests(self.files)
         base = read_profile(self.profile) if self.profile else None
         folders = (*(d.expanduser().absolute() for d in self.models_dirs), *manifests.folders)
@@ -60,7 +64,7 @@ class Wanted:
             allow_http=self.allow_http,
             allow_private_addresses=self.allow_private_addresses,
         )
-        return local_document(manifests, profile), manifests.skipped
+        return manifests, profile
 
     def fingerprint(self) -> tuple[object, ...]:
         """Return something that changes when a file does."""
@@ -144,22 +148,24 @@ class _Up:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     reread: asyncio.Event = field(default_factory=asyncio.Event)
+    holds: Holds = field(default_factory=Holds)
+    served: "tuple[Runtime, Manifests, PoolProfile] | None" = None
     sequence: int = 0
 
     async def serve(self) -> None:
         """Serve until told to stop."""
-        document, skipped = await asyncio.to_thread(self.wanted.read)
-        for what in skipped:
+        manifests, profile = await asyncio.to_thread(self.wanted.read)
+        for what in manifests.skipped:
             err.print(f"[yellow]skipped:[/] {escape(what)}: only kinds of Ullage run here")
         with err.status("[dim]starting[/]"):
             from ullage_runtime.app import running
 
-            run = running(self.loaded.values, hurry=self.hurry)
+            run = running(self.loaded.values, hurry=self.hurry, go_back=self._go_back)
             runtime = await run.__aenter__()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_exit(run)
             self._listen_to_signals(runtime)
-            await self._apply(runtime, document)
+            await self._apply(runtime, manifests, profile)
             tasks = [
                 asyncio.create_task(self._show(runtime)),
                 asyncio.create_task(self._follow_files(runtime)),
@@ -191,11 +197,25 @@ class _Up:
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, self.reread.set)
 
-    async def _apply(self, runtime: "Runtime", document: PoolDesired) -> None:
+    async def _apply(self, runtime: "Runtime", manifests: Manifests, profile: PoolProfile) -> None:
+        histories = self.holds.histories(manifests.resources)
+        document = local_document(manifests, profile, histories)
         self.sequence += 1
         sealed = document.sealed(self.sequence)
         if await runtime.models.apply(sealed):
             await runtime.services.collections.apply(sealed.collections)
+        self.served = runtime, manifests, profile
+
+    async def _go_back(self, model: DesiredModel, revision: str | None) -> None:
+        """Serve an earlier revision of a model until its manifest changes; a `GoBack`."""
+        if self.served is None:
+            raise RevisionNotFound("nothing is served yet")
+        runtime, manifests, profile = self.served
+        back = _earlier(runtime, model, revision)
+        (resource,) = (r for r in manifests.resources if r.metadata.name == model.name)
+        self.holds.hold(resource, back)
+        err.print(f"{escape(model.name)}  [dim]goes back to revision {back.name}[/]")
+        await self._apply(runtime, manifests, profile)
 
     async def _follow_files(self, runtime: "Runtime") -> None:
         """Apply the files again whenever they change, or when SIGHUP says so."""
@@ -210,8 +230,7 @@ class _Up:
             seen = now
             self.reread.clear()
             try:
-                document, _ = await asyncio.to_thread(self.wanted.read)
-                await self._apply(runtime, document)
+                await self._apply(runtime, *await asyncio.to_thread(self.wanted.read))
             except (ManifestError, ValueError) as error:
                 for line in str(error).splitlines():
                     err.print(f"[bold red]error:[/] {escape(line)}", soft_wrap=True)
@@ -260,6 +279,22 @@ class _Up:
             err.print(
                 "[yellow]Some models cannot be served; mend the file and they are tried again.[/]"
             )
+
+
+def _earlier(runtime: "Runtime", model: DesiredModel, name: str | None) -> DesiredRevision:
+    """Return the revision of a name, or what answered last of those that are not wanted now."""
+    known = runtime.models.revisions(model.name)
+    report = runtime.models.report().model(model.name)
+    wanted = report.target.revision if report is not None and report.target is not None else None
+    for revision in known:
+        if revision.name == name or (name is None and revision.name != wanted):
+            return revision
+    names = ", ".join(f"{r.name} ({r.uri})" for r in known) or "none"
+    what = f"no revision {name!r}" if name else "no earlier revision"
+    raise RevisionNotFound(
+        f"{what} of {model.name!r} has answered since the server began; those that have: {names}",
+        param="revision",
+    )
 
 
 def _how_to_ask(runtime: "Runtime", name: str) -> str:

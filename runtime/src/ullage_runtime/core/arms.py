@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import ceil
 from statistics import median
 from typing import Final
 
@@ -9,6 +10,8 @@ from ullage_runtime.core.errors import EngineFailed, InvalidOutput, RequestTimeo
 
 ENOUGH: Final = 5
 """Fewer answers than that tell nothing."""
+SLOW: Final = 0.95
+"""Share of the answers that are no slower than the slow ones."""
 REMEMBERED: Final = 256
 """How many of the latest answers' times are compared."""
 BLAMED: Final = (EngineFailed, InvalidOutput, RequestTimeout)
@@ -39,6 +42,8 @@ class Arm:
     errors: int = 0
     token_seconds: float | None = None
     """Median time for a token of an answer; None without an answer."""
+    slow_token_seconds: float | None = None
+    """Likewise, the time that 95 % of the answers did not exceed."""
 
     @property
     def error_percent(self) -> float:
@@ -67,7 +72,11 @@ class Tally:
 
     def arm(self) -> Arm:
         """Return the sums."""
-        return Arm(self._requests, self._errors, median(self._times) if self._times else None)
+        if not self._times:
+            return Arm(self._requests, self._errors)
+        times = sorted(self._times)
+        slow = times[ceil(SLOW * len(times)) - 1]
+        return Arm(self._requests, self._errors, median(times), slow)
 
     def begin(self) -> None:
         """Forget everything."""

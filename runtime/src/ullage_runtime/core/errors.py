@@ -10,6 +10,7 @@ ServingError
 ├── Unauthorized              401 invalid_api_key
 ├── Forbidden                 403 permission_denied
 ├── ModelNotFound             404 model_not_found
+├── RevisionNotFound          404 revision_not_found
 ├── ResponseNotFound          404 response_not_found
 ├── CollectionNotFound        404 collection_not_found
 ├── PointNotFound             404 point_not_found
@@ -112,6 +113,12 @@ class ModelNotFound(ServingError):  # noqa: N818
     """No model of that name or alias."""
 
     status, code, type = 404, "model_not_found", "invalid_request_error"
+
+
+class RevisionNotFound(ServingError):  # noqa: N818
+    """No revision of that name has answered since the server began."""
+
+    status, code, type = 404, "revision_not_found", "invalid_request_error"
 
 
 class ResponseNotFound(ServingError):  # noqa: N818

@@ -26,7 +26,7 @@ from ullage_runtime.http.middleware import (
 from ullage_runtime.http.openai import router as openai
 from ullage_runtime.http.openai.objects import ChatCompletionChunk
 from ullage_runtime.http.openapi import describe, operation_id
-from ullage_runtime.http.ops import caches, memory
+from ullage_runtime.http.ops import caches, memory, rollouts
 from ullage_runtime.http.ops import router as ops
 from ullage_runtime.http.ranking import router as ranking
 from ullage_runtime.http.responses import router as responses
@@ -71,6 +71,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
     app.include_router(openai.router)
     app.include_router(memory.router)
     app.include_router(caches.router)
+    app.include_router(rollouts.router)
     app.include_router(status.router)
     app.include_router(responses.router)
     app.include_router(embeddings.router)
@@ -85,6 +86,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
             openai.TAG: "OpenAI's API, for the models of this pool.",
             memory.TAG: MEMORY_TEXT,
             caches.TAG: "What this pod keeps of answers it has given.",
+            rollouts.TAG: "How revisions of a model take each other's place.",
             responses.TAG: "OpenAI's Responses API: answers that are stored and gone on from.",
             embeddings.TAG: "OpenAI's embeddings, for models that embed.",
             ranking.TAG: "Documents scored for a query, as Cohere, Jina, TEI and vLLM do.",

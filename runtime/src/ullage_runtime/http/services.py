@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from ullage_api.wire.pool_desired import DesiredModel
 from ullage_runtime.http.draining import Drain
 from ullage_runtime.http.forwarding import Forwarder
 from ullage_runtime.http.limits import Limits
@@ -19,6 +20,17 @@ from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.ports import Models
 from ullage_runtime.retrieval.collections import Collections
 from ullage_runtime.settings import Settings
+
+
+class GoBack(Protocol):
+    """Has an earlier revision of a model answer, where no operator decides that."""
+
+    async def __call__(self, model: DesiredModel, revision: str | None) -> None:
+        """Go back to a revision, or without a name to what answered before what is wanted now.
+
+        Raises RevisionNotFound.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,7 @@ class Services:
     rate_limits: RateLimits = field(default_factory=RateLimits)
     viewers: Viewers = field(default_factory=Viewers)
     now: Callable[[], float] = field(default=time.time)
+    go_back: GoBack | None = None
 
 
 def services_of(connection: HTTPConnection) -> Services:

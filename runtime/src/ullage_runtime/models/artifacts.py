@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ullage_api.names import canonical_json, revision_name
+from ullage_api.names import canonical_json
 from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pod_report import ReportedAdapter, ReportedRevision
 from ullage_api.wire.pool_desired import DesiredRevision
@@ -22,11 +22,6 @@ class FetchedAdapter:
     scale: float
     file: CachedModel
 
-    @property
-    def identity(self) -> dict[str, object]:
-        """What of it makes a revision another one."""
-        return {"name": self.name, "sha256": self.file.sha256, "scale": self.scale}
-
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
@@ -44,8 +39,10 @@ class Artifacts:
     @property
     def revision(self) -> str:
         """The revision's name."""
-        identities = [adapter.identity for adapter in self.adapters]
-        return revision_name(self.model.sha256, self.want.settings, identities)
+        name = self.pinned().name
+        if name is None:
+            raise AssertionError("what was fetched has digests")
+        return name
 
     @property
     def key(self) -> str:

@@ -137,11 +137,15 @@ def _rolled_back(why: str) -> LoadError:
 
 
 def _reported(revision: str, weight: int, arm: Arm) -> ReportedArm:
-    seconds = arm.token_seconds
     return ReportedArm(
         revision=revision,
         weight=weight,
         requests=arm.requests,
         errors=arm.errors,
-        token_milliseconds=None if seconds is None else round(1000 * seconds, 3),
+        token_milliseconds=_milliseconds(arm.token_seconds),
+        slow_token_milliseconds=_milliseconds(arm.slow_token_seconds),
     )
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 3)

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pod_report import PodReport
-from ullage_api.wire.pool_desired import DesiredModel, PoolDesired
+from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 from ullage_runtime.core.changes import Changes
 from ullage_runtime.core.decisions import Decision, Decisions
 from ullage_runtime.core.domain import ModelCard
@@ -205,6 +205,14 @@ class ModelPool:
                 f"there is no model {name!r} here; the models are: {known}", param="model"
             )
         return served.desired
+
+    def revisions(self, name: str) -> Sequence[DesiredRevision]:
+        """Return what of a model has answered here for good since the process began.
+
+        By its digests, the latest first; nothing of a model that is not here.
+        """
+        served = self._served.get(name)
+        return () if served is None else served.answered
 
     def is_local(self, model: DesiredModel) -> bool:
         """Whether this pod should hold the model itself."""

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pod_report import PodReport
-from ullage_api.wire.pool_desired import DesiredModel, PoolDesired
+from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 from ullage_runtime.core.decisions import Decision
 from ullage_runtime.core.domain import Chunk, GenerateRequest, Loaded, ModelCard
 from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, RerankRequest, Role
@@ -114,6 +114,13 @@ class Models(Protocol):
 
     def find(self, name: str) -> DesiredModel:
         """Return the model of a name or alias; raises ModelNotFound, which lists known names."""
+        ...
+
+    def revisions(self, name: str) -> Sequence[DesiredRevision]:
+        """Return what of a model has answered here for good since the process began.
+
+        By its digests, the latest first; nothing of a model that is not here.
+        """
         ...
 
     def is_local(self, model: DesiredModel) -> bool:

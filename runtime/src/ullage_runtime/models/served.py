@@ -91,6 +91,11 @@ class ServedModel:
         """What is wanted of it."""
         return self._wish.desired
 
+    @property
+    def answered(self) -> tuple[DesiredRevision, ...]:
+        """What has answered for good since the process began, the latest first."""
+        return self._swapping.steps.answered
+
     # What the pool does with it ------------------------------------------------------------------
 
     def update(self, desired: DesiredModel, settings: RuntimeSettings, *, is_here: bool) -> None:

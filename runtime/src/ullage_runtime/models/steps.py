@@ -5,6 +5,7 @@ import sqlite3
 import structlog
 
 from ullage_api.conditions import Reason
+from ullage_api.kinds.revision import HISTORY
 from ullage_api.kinds.rollout import SwapStep
 from ullage_api.wire.pod_report import ReportedSwap
 from ullage_api.wire.pool_desired import DesiredRevision
@@ -35,11 +36,17 @@ class Steps:
         self.swap: SwapRecord | None = None
         """The swap under way; a load that takes nobody's place is none."""
         self._last_swap: ReportedSwap | None = None
+        self._answered: list[DesiredRevision] = []
 
     @property
     def reported(self) -> ReportedSwap | None:
         """The swap under way, or the last one, as the pod's report shows it."""
         return self._last_swap if self.swap is None else self.swap.reported()
+
+    @property
+    def answered(self) -> tuple[DesiredRevision, ...]:
+        """What has answered for good, by its digests, the latest first, and each once."""
+        return tuple(self._answered)
 
     @property
     def last_good(self) -> DesiredRevision | None:
@@ -76,6 +83,8 @@ class Steps:
         # Without a uid nobody can tell whether it is the same model that was once committed.
         if self.interrupted or self._wish.desired.uid:
             self.committed = known.committed
+        if self.committed is not None:
+            self._remember(self.committed.pinned)
         failure = known.failure
         if failure is None or not self._wish.desired.uid or failure.asks != self._wish.asks:
             return None
@@ -128,6 +137,7 @@ class Steps:
         """Have a restart begin with a revision from now on."""
         self._follow(SwapEnd.COMMITTED)
         self.interrupted = False
+        self._remember(live.artifacts.pinned())
         committed = Committed(live.want, live.artifacts.pinned())
         known = self.committed
         if known is not None and self.is_committed(live.want) and known.pinned == committed.pinned:
@@ -143,6 +153,10 @@ class Steps:
         """Whether it is what answered last, which comes back without a note."""
         known = self.committed
         return known is not None and want in {known.want, known.pinned}
+
+    def _remember(self, pinned: DesiredRevision) -> None:
+        others = (known for known in self._answered if known.name != pinned.name)
+        self._answered = [pinned, *others][:HISTORY]
 
     def _follow(self, mark: Mark) -> None:
         if not may_follow(mark, self._last):
