@@ -49,7 +49,7 @@ class Manifests:
     folders: tuple[pathlib.Path, ...]
     collections: tuple[VectorCollection, ...] = ()
     skipped: tuple[str, ...] = ()
-    """Objects of other kinds, which mean nothing here."""
+    """What is not served, each with the reason: first of all objects of other kinds."""
 
     @property
     def pools(self) -> tuple[str, ...]:
@@ -87,7 +87,8 @@ def read_manifests(paths: Sequence[pathlib.Path]) -> Manifests:
     for path in paths:
         for document in _documents(path, wrong):
             if _is_foreign(document.data):
-                skipped.append(f"{document.data['kind']} ({document.at('kind')})")
+                kind = f"{document.data['kind']} ({document.at('kind')})"
+                skipped.append(f"{kind}: only kinds of Ullage run here")
                 continue
             resource = _resource(document)
             wrong.extend(document.wrong)

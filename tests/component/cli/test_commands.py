@@ -80,7 +80,7 @@ def test_a_server_that_is_not_there_is_one_line_with_what_to_do(command: list[st
         (["run", "./none.gguf", "--prompt", "x"], 1, "there is no file ./none.gguf"),
         (["run", "chat"], 2, "standard input is empty"),
         (["up", "none.yaml"], 2, "none.yaml: no such file or directory"),
-        (["up"], 2, "Missing argument"),
+        (["up"], 2, "nothing to serve"),
         (["fly"], 2, "No such command"),
         (["run", "chat", "--temperature", "9"], 2, "temperature"),
     ],

@@ -158,6 +158,49 @@ def test_up_takes_documents_in_and_finds_them_again_after_a_restart(folder: path
         assert process.end() == 0
 
 
+def test_up_serves_what_lies_in_a_folder(folder: pathlib.Path) -> None:
+    models = folder / "models"
+    (models / "deep").mkdir(parents=True)
+    write_model(models / "deep" / "Talk.gguf")
+    write_encoder(models / "encoder.gguf")
+    (models / "broken.gguf").write_bytes(b"GGUF but no model")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1"
+    command = ("up", "--models-dir", "models", "--port", str(port))
+    with running_process(ULLAGE, environment(folder), *command, cwd=folder) as process:
+        process.wait_for_error_line("skipped: " + str(models / "broken.gguf"))
+        process.wait_for_error_line("Serving at")
+        listed = httpx.get(f"{url}/models", timeout=60).json()["data"]
+        assert {m["id"]: m["task"] for m in listed} == {"encoder": "Embedding", "talk": "Chat"}
+        chat = httpx.post(f"{url}/chat/completions", json={"model": "Talk", **HELLO}, timeout=60)
+        vectors = httpx.post(
+            f"{url}/embeddings", json={"model": "encoder", "input": "hello"}, timeout=60
+        )
+        assert (chat.status_code, vectors.status_code) == (200, 200)
+        write_model(models / "new.gguf")
+        process.popen.send_signal(signal.SIGHUP)
+        process.wait_for_error_line("manifest read again")
+        names = {m["id"] for m in httpx.get(f"{url}/models", timeout=60).json()["data"]}
+        assert names == {"encoder", "talk", "new"}
+        assert process.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give a manifest, or a folder of models with --models-dir"),
+        (("--models-dir", "none"), "--models-dir"),
+        (("--models-dir", "empty"), "no model in"),
+    ],
+)
+def test_up_says_when_there_is_nothing_to_serve(
+    folder: pathlib.Path, arguments: tuple[str, ...], words: str
+) -> None:
+    (folder / "empty").mkdir()
+    done = ullage(folder, "up", *arguments)
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
 def test_up_reads_again_when_told_to(folder: pathlib.Path) -> None:
     port = free_port()
     command = ("up", "m.yaml", "--port", str(port))

@@ -96,7 +96,8 @@ def test_objects_of_others_are_skipped_and_json_is_read(tmp_path: pathlib.Path) 
     )
     found = read_manifests([tmp_path / "a.yaml", tmp_path / "b.json"])
     assert [r.metadata.name for r in found.resources] == ["chat", "second"]
-    assert found.skipped == (f"Service ({tmp_path / 'a.yaml'}:2)",)
+    where = f"Service ({tmp_path / 'a.yaml'}:2)"
+    assert found.skipped == (f"{where}: only kinds of Ullage run here",)
 
 
 def test_files_may_lie_beside_the_manifest_and_in_its_models_folder(tmp_path: pathlib.Path) -> None:

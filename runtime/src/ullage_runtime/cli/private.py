@@ -52,7 +52,12 @@ def source_of(model: str) -> ModelSource | None:
 def name_for(source: ModelSource) -> str:
     """Return a valid resource name that resembles a model's file."""
     stem = source.uri.rsplit("/", 1)[-1].split("@")[0].split("?")[0].removesuffix(".gguf")
-    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].strip("-")
+    return resource_name(stem)
+
+
+def resource_name(text: str) -> str:
+    """Return a valid resource name that resembles a text."""
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     return slug if slug[:1].isalpha() else f"model-{slug}"[:40].strip("-")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import pathlib
 import signal
@@ -20,8 +19,9 @@ from ullage_api.kinds.model_deployment import Task
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pod_report import PodReport
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
-from ullage_runtime.cli.console import err
+from ullage_runtime.cli.console import USAGE, CliError, err
 from ullage_runtime.cli.display import ChangeLines, has_failed, is_settled, models_table
+from ullage_runtime.cli.folders import Folders
 from ullage_runtime.cli.holding import Holds
 from ullage_runtime.cli.loading import effective_settings
 from ullage_runtime.core.errors import RevisionNotFound
@@ -48,6 +48,7 @@ class Wanted:
     """What the command line asks to be served, and how it is read again."""
 
     files: tuple[pathlib.Path, ...]
+    cache_dir: pathlib.Path
     profile: pathlib.Path | None = None
     models_dirs: tuple[pathlib.Path, ...] = ()
     allow_http: bool = False
@@ -55,11 +56,17 @@ class Wanted:
 
     def read(self) -> tuple[Manifests, PoolProfile]:
         """Return the manifests and the profile to run them under; raises ManifestError."""
-        manifests = read_manifests(self.files)
+        given = read_manifests(self.files) if self.files else Manifests((), ())
         base = read_profile(self.profile) if self.profile else None
-        folders = (*(d.expanduser().absolute() for d in self.models_dirs), *manifests.folders)
+        folders = tuple(folder.expanduser().absolute() for folder in self.models_dirs)
+        manifests = Folders(folders, self.cache_dir).added_to(given)
+        if not manifests.resources:
+            searched = ", ".join(map(str, folders))
+            raise ManifestError(
+                [*manifests.skipped, f"no model in {searched}; GGUF and ONNX are served"]
+            )
         profile = local_profile(
-            dataclasses.replace(manifests, folders=folders),
+            manifests,
             base,
             allow_http=self.allow_http,
             allow_private_addresses=self.allow_private_addresses,
@@ -81,11 +88,11 @@ def _stat(path: pathlib.Path) -> object:
 
 def up(
     files: Annotated[
-        list[pathlib.Path],
+        list[pathlib.Path] | None,
         typer.Argument(
-            metavar="FILE…", help="Manifests with models and collections, YAML or JSON."
+            metavar="[FILE…]", help="Manifests with models and collections, YAML or JSON."
         ),
-    ],
+    ] = None,
     *,
     profile: Annotated[
         pathlib.Path | None, typer.Option("--profile", help="Pool profile to run them under.")
@@ -98,7 +105,11 @@ def up(
     ] = None,
     models_dir: Annotated[
         list[pathlib.Path] | None,
-        typer.Option("--models-dir", help="Further folder for file: models; repeatable."),
+        typer.Option(
+            "--models-dir",
+            help="Folder whose models are served, at any depth, and in which file: models are "
+            "looked for; repeatable.",
+        ),
     ] = None,
     cache_dir: Annotated[
         pathlib.Path | None, typer.Option("--cache-dir", help="Folder for fetched models.")
@@ -117,17 +128,22 @@ def up(
         bool, typer.Option("--json", help="Print one JSON object when everything is settled.")
     ] = False,
 ) -> None:
-    """Serve the models and collections of a manifest on this machine, until Ctrl-C.
+    """Serve the models of manifests and folders on this machine, until Ctrl-C.
 
     The same YAML as on a cluster. A changed file takes effect at once.
     """
+    if not files and not models_dir:
+        raise CliError(
+            "nothing to serve", "give a manifest, or a folder of models with --models-dir", USAGE
+        )
     given = {"port": port, "host": host, "model_cache_dir": cache_dir, "log_level": log_level}
     loaded = effective_settings(given, quiet=True)
     if loaded.origins["host"] == "default":
         # A pod listens on all addresses; a laptop should not.
         loaded = effective_settings({**given, "host": "127.0.0.1"}, quiet=True)
     wanted = Wanted(
-        tuple(files),
+        tuple(files or ()),
+        loaded.values.model_cache_dir,
         profile,
         tuple(models_dir or ()),
         allow_http=allow_http,
@@ -156,7 +172,7 @@ class _Up:
         """Serve until told to stop."""
         manifests, profile = await asyncio.to_thread(self.wanted.read)
         for what in manifests.skipped:
-            err.print(f"[yellow]skipped:[/] {escape(what)}: only kinds of Ullage run here")
+            err.print(f"[yellow]skipped:[/] {escape(what)}", soft_wrap=True)
         with err.status("[dim]starting[/]"):
             from ullage_runtime.app import running
 
