@@ -195,3 +195,72 @@ def test_what_a_process_was_started_with_stands_above_the_pools_settings() -> No
     overridden = memory_policy(pool, MemoryOverrides(gpu_max=0.3, cpu_reserve=0.4))
     assert overridden.models == Share(0.3, 0.05)
     assert overridden.host == Share(0.5, 0.4)
+
+
+def test_neighbours_bytes_are_promised_to_nobody_and_come_back_when_they_leave() -> None:
+    async def scenario() -> None:
+        device = FakeDevice(used=600 * MIB, own=0)
+        governor = Governor([device], policy=share(0.9))
+        governor.check(footprint(900))
+        assert governor.free == 900 * MIB, "nobody has read the device yet"
+        await governor.sample(0)
+        assert governor.free == 380 * MIB
+        reservation = governor.reserve("a", footprint(300))
+        with pytest.raises(MemoryRefusedError) as refused:
+            governor.reserve("b", footprint(100))
+        assert (refused.value.reason, refused.value.final) == (Reason.WAITING_FOR_MEMORY, False)
+        assert refused.value.free == 80 * MIB
+        assert (
+            "80.0 MiB of the pool's budget of 900.0 MiB are free beside neighbours, "
+            "who take 520.0 MiB of it" in refused.value.message
+        )
+        governor.check(footprint(900))
+        releases = governor.releases
+        waiting = asyncio.create_task(governor.released_since(releases))
+        # The model is there now, and no neighbour of itself.
+        device.used, device.own = 900 * MIB, 300 * MIB
+        await governor.sample(2)
+        assert governor.free == 80 * MIB
+        assert governor.releases == releases
+        device.used = 700 * MIB
+        await governor.sample(4)
+        assert governor.releases == releases + 1
+        await waiting
+        governor.reserve("b", footprint(100)).release()
+        reservation.release()
+
+    in_virtual_time(scenario())
+
+
+def test_where_the_driver_knows_no_processes_what_the_ledger_has_is_no_neighbour() -> None:
+    async def scenario() -> None:
+        device = FakeDevice()
+        governor = Governor([device], policy=share(0.9))
+        reservation = governor.reserve("a", footprint(300))
+        device.used = 290 * MIB
+        await governor.sample(0)
+        assert governor.free == 600 * MIB
+        device.used = 800 * MIB
+        await governor.sample(2)
+        assert governor.free == 180 * MIB
+        # The reading is old by now, and says nothing of what has left since.
+        reservation.release()
+        assert governor.free == 480 * MIB
+        with pytest.raises(MemoryRefusedError):
+            governor.reserve("b", footprint(500))
+
+    in_virtual_time(scenario())
+
+
+def test_a_device_that_nobody_can_read_for_long_is_believed_to_have_no_neighbours() -> None:
+    async def scenario() -> None:
+        device = FakeDevice(used=600 * MIB, own=0)
+        governor = Governor([device], policy=share(0.9))
+        await governor.sample(0)
+        device.broken = True
+        await governor.sample(STALE_SECONDS / 2)
+        assert governor.free == 380 * MIB
+        await governor.sample(STALE_SECONDS + 1)
+        assert governor.free == 900 * MIB
+
+    in_virtual_time(scenario())

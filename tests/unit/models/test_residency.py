@@ -269,6 +269,48 @@ def test_a_preloaded_model_comes_back_by_itself_once_there_is_room() -> None:
     in_virtual_time(scenario())
 
 
+def test_a_preloaded_model_does_not_come_back_while_memory_is_nearly_full() -> None:
+    async def scenario() -> None:
+        world = small_world(1)
+        preload = model("a", residency=PRELOAD)
+        async with world.pool() as pool:
+            await proven(world, pool, preload)
+            await pool.apply(world.document(preload, model("b")))
+            await until(pool, lambda m: m.reason is Reason.SERVING, "b")
+            world.device.used = world.device.own = world.device.size * 85 // 100
+            await asyncio.sleep(10)
+            await pool.apply(world.document(preload))
+            await asyncio.sleep(300)
+            assert loaded(world) == []
+            assert await answer(pool, "a"), "who asks is answered"
+            await pool.apply(world.document(preload, model("b")))
+            await until(pool, lambda m: m.reason is Reason.SERVING, "b")
+            world.device.used = world.device.own = 0
+            await pool.apply(world.document(preload))
+            await until(pool, lambda m: m.reason is Reason.SERVING, "a")
+
+    in_virtual_time(scenario())
+
+
+def test_a_model_waits_for_a_neighbour_to_leave_and_then_loads() -> None:
+    async def scenario() -> None:
+        world = small_world(2)
+        world.device.used, world.device.own = 200 * MIB, 0
+        async with world.pool() as pool:
+            await pool.apply(world.document(model("a")))
+            waiting = await until(
+                pool, lambda m: m.reason is Reason.WAITING_FOR_MEMORY and not m.final, "a"
+            )
+            assert "neighbours" in waiting.message
+            await asyncio.sleep(30)
+            assert loaded(world) == []
+            world.device.used = 50 * MIB
+            await until(pool, lambda m: m.reason is Reason.SERVING, "a")
+            assert pool.report().devices[0].ledger_bytes == 100 * MIB
+
+    in_virtual_time(scenario())
+
+
 def test_a_model_that_took_more_than_there_was_is_loaded_again_with_its_true_size() -> None:
     async def scenario() -> None:
         world = small_world(2)

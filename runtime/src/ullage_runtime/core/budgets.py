@@ -1,8 +1,12 @@
 """Budgets: how much of a device's memory models may take."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from ullage_runtime.core.levels import Thresholds
+
+SAFETY: Final = 0.02
+"""The share of a device that is not given out beside neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +30,13 @@ class MemoryPolicy:
     host: Share = field(default_factory=lambda: Share(0.50, 0.20))
     """Of the pod's memory beside a GPU."""
     thresholds: Thresholds = field(default_factory=Thresholds)
+
+
+def left_beside_neighbours(*, total: int, used: int, own: int | None, ledger: int) -> int:
+    """Return the bytes of a device that its neighbours leave to models, loaded or not.
+
+    `used` is by anyone, `own` by this pod, or None where nobody knows: then the ledger's count
+    stands for it. Beside neighbours a little stays free, since counts lag behind what is so.
+    """
+    neighbours = max(0, used - (ledger if own is None else own))
+    return total - neighbours - int(SAFETY * total) if neighbours else total

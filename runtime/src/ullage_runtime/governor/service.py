@@ -8,10 +8,17 @@ from prometheus_client import CollectorRegistry, Gauge
 from ullage_api.conditions import Reason
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.wire.pod_report import DeviceKind, ReportedDevice
-from ullage_runtime.core.budgets import MemoryPolicy
+from ullage_runtime.core.budgets import MemoryPolicy, left_beside_neighbours
 from ullage_runtime.core.domain import EngineStats, Footprint
 from ullage_runtime.core.errors import LoadError
-from ullage_runtime.core.ledger import EntryState, Granted, Ledger, MustWait, NeverFits
+from ullage_runtime.core.ledger import (
+    Decision,
+    EntryState,
+    Granted,
+    Ledger,
+    MustWait,
+    NeverFits,
+)
 from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.engines.base import Engine
 from ullage_runtime.governor.devices import Device, Reading
@@ -79,6 +86,10 @@ class Governor:
         self._ledger = Ledger()
         self._released = asyncio.Event()
         self._releases = 0
+        self._left: dict[str, int] = {}
+        """What neighbours leave of each device, as last read; devices that nobody can read lack."""
+        self._refused: int | None = None
+        """The least that was refused for neighbours' sake and is not known to fit since."""
         self.on_release: Callable[[], None] = lambda: None
         """Called whenever memory has been given back or the budget has changed."""
         gauge = Gauge(
@@ -96,8 +107,16 @@ class Governor:
 
     @property
     def free(self) -> int:
-        """The bytes that could be granted now; negative after models grew."""
-        return self._ledger.free(self._governed.id)
+        """The bytes that could be granted now; negative after models or neighbours grew."""
+        device = self._governed.id
+        by_budget = self._ledger.free(device)
+        left = self._left.get(device)
+        return by_budget if left is None else min(by_budget, left - self._ledger.used(device))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether memory is so full that nothing is to be loaded for which nobody asks."""
+        return self.level in {MemoryLevel.HIGH, MemoryLevel.CRITICAL}
 
     @property
     def releasing(self) -> int:
@@ -125,9 +144,21 @@ class Governor:
         await self._monitor.sample(now)
         readings = {d.id: r for d in self._devices if (r := self._monitor.reading(d.id))}
         totals = self._totals | {device: reading.total for device, reading in readings.items()}
+        before, self._left = self.free, {d: self._left_of(d, r) for d, r in readings.items()}
         if totals != self._totals:
             self._totals = totals
             self._set_budgets()
+        if self._refused is not None and self.free >= self._refused:
+            self._refused = None
+            self._notify()
+        elif self.free > before:
+            self.on_release()
+
+    def _left_of(self, device: str, reading: Reading) -> int:
+        ledger = self._ledger.used(device)
+        return left_beside_neighbours(
+            total=reading.total, used=reading.used, own=reading.own, ledger=ledger
+        )
 
     @property
     def level(self) -> MemoryLevel | None:
@@ -150,7 +181,13 @@ class Governor:
 
     def reserve(self, owner: str, footprint: Footprint) -> Reservation:
         """Reserve what a load takes; raises MemoryRefusedError."""
-        decision = self._ledger.reserve(owner, self._governed.id, footprint.total)
+        needed, device, free = footprint.total, self._governed.id, self.free
+        decision: Decision
+        if free < needed <= self._ledger.free(device):
+            self._refused = min(needed, self._refused or needed)
+            decision = MustWait(required=needed, free=free, budget=self._ledger.budget(device))
+        else:
+            decision = self._ledger.reserve(owner, device, needed)
         match decision:
             case Granted():
                 self._export()
@@ -160,9 +197,16 @@ class Governor:
             case MustWait(free=free, budget=budget):
                 message = (
                     f"needs {_words(footprint)}; {human_bytes(max(0, free))} of the pool's "
-                    f"budget of {human_bytes(budget)} are free; it loads once others leave"
+                    f"budget of {human_bytes(budget)} are free{self._beside()}; it loads once "
+                    "others leave"
                 )
                 raise _refused(Reason.WAITING_FOR_MEMORY, message, footprint, budget, free)
+
+    def _beside(self) -> str:
+        """Say, if it is so, that neighbours are the reason why no more is free."""
+        by_budget = self._ledger.free(self._governed.id)
+        taken = by_budget - self.free
+        return f" beside neighbours, who take {human_bytes(taken)} of it" if taken > 0 else ""
 
     def check(self, footprint: Footprint) -> None:
         """Raise MemoryRefusedError for what can never be reserved, whoever leaves."""

@@ -96,9 +96,8 @@ class SpareEngine:
         `is_wanted` tells that there are models, `is_calm` that none loads or waits for memory.
         """
         async with self._lock:
-            level = self._governor.level
             if self._ready is not None:
-                is_short = self._governor.free < 0 or level is MemoryLevel.CRITICAL
+                is_short = self._governor.free < 0 or self._governor.level is MemoryLevel.CRITICAL
                 if self._ready.ended.done():
                     self._path = None
                 if is_short or not is_wanted or self._ready.ended.done():
@@ -107,7 +106,7 @@ class SpareEngine:
             if (
                 is_wanted
                 and is_calm
-                and level not in {MemoryLevel.HIGH, MemoryLevel.CRITICAL}
+                and not self._governor.is_short
                 and self._governor.free >= self._expected
                 and self._clock.monotonic() - self._since >= SETTLE_SECONDS
             ):

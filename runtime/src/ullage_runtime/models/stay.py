@@ -128,6 +128,8 @@ class Stay:
 
     def come_back_if_there_is_room(self) -> None:
         """Have a model that returns by itself do so, if nobody needs the room."""
+        if self._around.governor.is_short:
+            return
         if self.waits_for_room and self._last and self._around.room.has(self._last.bytes):
             self.asleep, self.is_returning = False, True
 

@@ -10,6 +10,7 @@ from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.kinds.model_status import Residency
 from ullage_api.kinds.rollout import SwapStep, Transition
 from ullage_api.wire.pod_report import DeviceKind, ReportedDevice, ReportedModel
+from ullage_runtime.core.budgets import left_beside_neighbours
 from ullage_runtime.core.decisions import Decision, Rule
 from ullage_runtime.http.auth import Key
 
@@ -134,6 +135,12 @@ def decision_memory(decision: Decision, key: Key | None) -> MemoryDecision:
 
 def device_memory(device: ReportedDevice) -> DeviceMemory:
     """Return a device as it is shown."""
+    left = left_beside_neighbours(
+        total=device.total_bytes,
+        used=device.used_bytes,
+        own=device.own_bytes,
+        ledger=device.ledger_bytes,
+    )
     return DeviceMemory(
         id=device.id,
         kind=device.kind,
@@ -144,7 +151,7 @@ def device_memory(device: ReportedDevice) -> DeviceMemory:
         used=device.used_bytes,
         own=device.own_bytes,
         ledger=device.ledger_bytes,
-        free=max(0, device.budget_bytes - device.ledger_bytes),
+        free=max(0, min(device.budget_bytes, left) - device.ledger_bytes),
         throttling=list(device.throttling),
         stalled=device.stalled,
     )
