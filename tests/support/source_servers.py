@@ -1,13 +1,17 @@
 """Real servers that models come from, and a relay before them that misbehaves as it is told."""
 
+import base64
 import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
+import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +29,7 @@ _LAYER: Final = "application/octet-stream"
 _ARCHIVE: Final = "application/vnd.oci.image.layer.v1.tar"
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _TITLE: Final = "org.opencontainers.image.title"
+_SERVICE, _ISSUER = "models.test", "tokens.test"
 _HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding"})
 
 
@@ -81,9 +86,11 @@ def s3_gateway_at(folder: pathlib.Path) -> Iterator[S3Gateway]:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """CNCF's registry, which lets in only who has the login."""
+    """CNCF's registry, which lets in only who has the login, or a token for it."""
 
     url: str
+    shown: Callable[[str], str] = lambda _: basic(KEY_SECRET)
+    """Takes a repository; returns what is shown to push to it."""
 
     def push_artifact(self, repository: str, files: Mapping[str, bytes]) -> str:
         """Push files as ORAS does, each a layer that is named; return the manifest's digest."""
@@ -115,8 +122,7 @@ class Registry:
         answer = httpx.put(
             f"{self.url}/v2/{repository}/manifests/latest",
             content=json.dumps(manifest),
-            headers={"Content-Type": _MANIFEST},
-            auth=(KEY_ID, KEY_SECRET),
+            headers={"Content-Type": _MANIFEST, "Authorization": self.shown(repository)},
             trust_env=False,
         )
         answer.raise_for_status()
@@ -124,7 +130,8 @@ class Registry:
 
     def _pushed(self, repository: str, data: bytes, kind: str) -> dict[str, object]:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        with httpx.Client(auth=(KEY_ID, KEY_SECRET), trust_env=False, timeout=60) as client:
+        headers = {"Authorization": self.shown(repository)}
+        with httpx.Client(headers=headers, trust_env=False, timeout=60) as client:
             begun = client.post(f"{self.url}/v2/{repository}/blobs/uploads/")
             begun.raise_for_status()
             place = httpx.URL(self.url).join(begun.headers["location"])
@@ -134,19 +141,101 @@ class Registry:
 
 @contextlib.contextmanager
 def oci_registry_at(folder: pathlib.Path) -> Iterator[Registry]:
-    """Run a registry for the length of a block."""
-    port = free_port()
+    """Run a registry that asks for user and password, for the length of a block."""
     (folder / "htpasswd").write_text(f"{KEY_ID}:{_BCRYPT}\n")
+    auth = {"htpasswd": {"realm": "models", "path": str(folder / "htpasswd")}}
+    with _registry_at(folder, auth) as url:
+        yield Registry(url)
+
+
+@contextlib.contextmanager
+def token_registry_at(folder: pathlib.Path, tokens: "TokenService") -> Iterator[Registry]:
+    """Run a registry that asks for tokens of a service, for the length of a block."""
+    auth = {
+        "token": {
+            "realm": tokens.url("/token", tokens.host),
+            "service": _SERVICE,
+            "issuer": _ISSUER,
+            "rootcertbundle": str(tokens.chain),
+        }
+    }
+    with _registry_at(folder, auth) as url:
+        yield Registry(url, lambda repository: f"Bearer {tokens.token(repository, 'pull,push')}")
+
+
+@contextlib.contextmanager
+def _registry_at(folder: pathlib.Path, auth: Mapping[str, object]) -> Iterator[str]:
+    port = free_port()
     config = {
         "version": "0.1",
         "log": {"level": "error", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "blobs")}},
         "http": {"addr": f"127.0.0.1:{port}"},
-        "auth": {"htpasswd": {"realm": "models", "path": str(folder / "htpasswd")}},
+        "auth": auth,
     }
     (folder / "config.yml").write_text(json.dumps(config))
     given = {**environment(folder), "OTEL_TRACES_EXPORTER": "none"}
     command = (str(program("registry")), "serve")
     with running_process(command, given, str(folder / "config.yml"), cwd=folder) as process:
         wait_until_answers(f"http://127.0.0.1:{port}/", process)
-        yield Registry(f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+
+
+class TokenService(FileServer):
+    """Signs tokens for a registry, as Docker Hub's and GitHub's do, to who has the login."""
+
+    def __init__(self, folder: pathlib.Path, host: str) -> None:
+        super().__init__()
+        self.host = host
+        self.chain = folder / "chain.pem"
+        self._key = folder / "key.pem"
+        subprocess.run(
+            "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=tokens.test "
+            f"-keyout {self._key} -out {self.chain}".split(),
+            check=True,
+            capture_output=True,
+        )
+
+    def token(self, repository: str, actions: str) -> str:
+        """Return a token that allows something with a repository for a minute."""
+        now = int(time.time())
+        pem = self.chain.read_text()
+        head = {"alg": "RS256", "typ": "JWT", "x5c": ["".join(pem.splitlines()[1:-1])]}
+        access = {"type": "repository", "name": repository, "actions": actions.split(",")}
+        claims = {
+            "iss": _ISSUER,
+            "aud": _SERVICE,
+            "sub": KEY_ID,
+            "nbf": now,
+            "iat": now,
+            "exp": now + 60,
+            "jti": uuid.uuid4().hex,
+            "access": [access],
+        }
+        signed = ".".join(_encoded(json.dumps(part).encode()) for part in (head, claims))
+        signature = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", str(self._key)],
+            input=signed.encode(),
+            check=True,
+            capture_output=True,
+        ).stdout
+        return f"{signed}.{_encoded(signature)}"
+
+    async def _found(self, seen: Seen, fault: Fault) -> tuple[int, dict[str, str], bytes]:
+        del fault
+        if seen.headers.get("authorization") != basic(KEY_SECRET):
+            return 401, {"Content-Length": "0"}, b""
+        asked = httpx.URL(seen.path).params
+        kind, repository, actions = asked["scope"].split(":")
+        assert (kind, asked["service"]) == ("repository", _SERVICE)
+        body = json.dumps({"token": self.token(repository, actions)}).encode()
+        return 200, {"Content-Length": str(len(body))}, body
+
+
+def basic(secret: str) -> str:
+    """Return the login as HTTP's basic authentication shows it."""
+    return f"Basic {base64.b64encode(f'{KEY_ID}:{secret}'.encode()).decode()}"
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

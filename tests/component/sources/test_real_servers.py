@@ -1,5 +1,6 @@
 """Models from a real S3 server and a real OCI registry, over connections that break."""
 
+import asyncio
 import hashlib
 import pathlib
 import random
@@ -18,8 +19,10 @@ from tests.support.source_servers import (
     Registry,
     Relay,
     S3Gateway,
+    TokenService,
     oci_registry_at,
     s3_gateway_at,
+    token_registry_at,
 )
 from ullage_api.conditions import Reason
 from ullage_runtime.core.errors import LoadError
@@ -223,3 +226,60 @@ async def test_an_image_holds_its_model_beneath_its_models_folder(
         place = Place(relay, tmp_path, "oci")
         model = await fetched(place.cache(), place.uri("car"))
         assert model.sha256 == DIGEST
+
+
+# Registries whose tokens come from elsewhere ------------------------------------------------------
+
+
+@pytest.fixture
+async def tokens(tmp_path: pathlib.Path) -> AsyncIterator[TokenService]:
+    (tmp_path / "tokens").mkdir()
+    async with listening(TokenService(tmp_path / "tokens", PUBLIC), PUBLIC) as service:
+        yield service
+
+
+@pytest.fixture
+async def hub(tokens: TokenService, tmp_path: pathlib.Path) -> AsyncIterator[Relay]:
+    (tmp_path / "hub").mkdir()
+    with token_registry_at(tmp_path / "hub", tokens) as registry:
+        await asyncio.to_thread(registry.push_artifact, "team/m", {"m.gguf": MODEL})
+        async with listening(Relay(registry.url)) as relay:
+            yield relay
+
+
+def pod(folder: pathlib.Path, secret: str) -> ModelCache:
+    """Return a new cache that has a login for the token service, whose host is another one."""
+    (folder / "credentials").mkdir()
+    (folder / "credentials" / PUBLIC).write_text(f"{KEY_ID}:{secret}")
+    return make_cache(
+        folder / "cache",
+        credentials=folder / "credentials",
+        connect_seconds=PATIENCE,
+        read_seconds=PATIENCE,
+    )
+
+
+async def test_a_registry_says_where_its_tokens_come_from_and_gets_one(
+    tokens: TokenService, hub: Relay, tmp_path: pathlib.Path
+) -> None:
+    cache = pod(tmp_path, KEY_SECRET)
+    # A manifest's 401, the manifest, a blob that is cut, and its rest with a token that has ended.
+    realm = tokens.url("/token", PUBLIC)
+    ended = {"WWW-Authenticate": f'Bearer realm="{realm}",service="models.test"'}
+    hub.faults.extend([Fault(), Fault(), Fault(cut_after=MIB), Fault(status=401, headers=ended)])
+    model = await fetched(cache, f"oci://127.0.0.1:{hub.port}/team/m")
+    assert model.sha256 == DIGEST
+    assert len(tokens.seen) == 2
+    shown = [seen.headers.get("authorization", "") for seen in hub.seen]
+    assert [text.partition(" ")[0] for text in shown] == ["", *["Bearer"] * (len(shown) - 1)]
+    assert sum(seen.sent for seen in hub.gets() if "/blobs/" in seen.path) == len(MODEL)
+
+
+async def test_a_token_service_that_refuses_the_login_is_named(
+    tokens: TokenService, hub: Relay, tmp_path: pathlib.Path
+) -> None:
+    error = await failed(pod(tmp_path, "wrong"), f"oci://127.0.0.1:{hub.port}/team/m")
+    assert error.final
+    assert f"entry {PUBLIC} of the Secret ullage-credentials" in error.message
+    assert "wrong" not in error.message
+    assert len(tokens.seen) == 1
