@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from ullage_api.names import ROLLBACK_ANNOTATION
-from ullage_runtime.core.errors import Forbidden, ModelNotFound, RevisionNotFound
+from ullage_runtime.core.errors import Forbidden, InvalidRequest, ModelNotFound, RevisionNotFound
 from ullage_runtime.http.openai.service import chosen_model
 from ullage_runtime.http.openapi import CALLED, CHOSEN, SENT, refusals
 from ullage_runtime.http.ops.rollout_objects import RollbackBody, Rollout, rollout
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/rollouts", tags=[TAG])
 Name = Annotated[str, Path(min_length=1, max_length=128, description="A model's name or alias.")]
 
 
-@router.get("/{model}", responses=refusals(*CALLED, *CHOSEN))
+@router.get("/{model}", responses=refusals(*CALLED, *CHOSEN, InvalidRequest))
 async def get_rollout(model: Name, request: Request, services: ServicesOf) -> Rollout:
     """Say which revision of a model answers on this pod, and how the next one is doing."""
     return _shown(services, chosen_model(services, request, model).name)
