@@ -47,6 +47,12 @@ soak: setup ## What takes long: 20 seeds of each kill in a swap, 200 swaps, 10,0
 conformance: setup ## What OpenAI's client, LangChain, llm-comply and schemathesis say; `test` too
 	@$(RUN) pytest tests/conformance
 
+.PHONY: conversion
+conversion: setup ## `ullage convert` beside PyTorch itself, in an environment of 5 GB of its own
+	@UV_PROJECT_ENVIRONMENT=$(CACHE)/conversion $(UV) sync --frozen --quiet \
+	  --no-default-groups --group test --group convert --no-install-package llama-cpp-python
+	@PYTHONPATH=. $(CACHE)/conversion/bin/python -m pytest tests/conversion
+
 .PHONY: lint
 lint: setup ## Style, types, layers, generated files
 	@$(RUN) ruff check .

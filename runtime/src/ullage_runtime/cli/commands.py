@@ -9,6 +9,7 @@ from ullage_runtime.cli import (
     asking,
     bench,
     caches,
+    converting,
     doctor,
     inspecting,
     listing,
@@ -59,6 +60,7 @@ app.command("models")(listing.models)
 app.add_typer(caches.cache, name="cache")
 app.command("config")(listing.config)
 app.command("inspect")(inspecting.inspect)
+app.command("convert")(converting.convert)
 app.command("doctor")(doctor.doctor)
 app.add_typer(listing.keys, name="keys")
 app.command("version")(listing.show_version)
