@@ -2,13 +2,25 @@
 
 import typer
 
-from bench import decision, estimates, latency, overhead, shortage, soak, swap, throughput, warm
+from bench import (
+    decision,
+    embeddings,
+    estimates,
+    latency,
+    overhead,
+    shortage,
+    soak,
+    swap,
+    throughput,
+    warm,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("throughput")(throughput.main)
 app.command("shortage")(shortage.main)
 app.command("latency")(latency.main)
 app.command("overhead")(overhead.main)
+app.command("embeddings")(embeddings.main)
 app.command("estimates")(estimates.main)
 app.command("decision")(decision.main)
 app.command("soak")(soak.main)

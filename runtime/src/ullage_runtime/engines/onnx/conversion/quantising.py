@@ -15,7 +15,8 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
     MatMulNBitsQuantizer,
 )
 
-logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)
+# The quantiser's module has everybody's lines written when it is imported.
+logging.getLogger().setLevel(logging.WARNING)
 
 BITS: Final = 8
 BLOCK: Final = 64
