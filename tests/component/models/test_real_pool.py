@@ -206,7 +206,7 @@ async def test_the_next_load_takes_the_spare_process_and_the_ledger_has_it_throu
             ledger = pool.report().devices[0].ledger_bytes
             return len(found) == 2 and ledger == pytest.approx(taken, abs=SLACK)
 
-        await eventually(two_measured)
+        await eventually(two_measured, seconds=60)
         (spare,) = (worker for worker in workers() if worker != first)
         await pool.apply(document(2, wanted("a", str(tiny)), wanted("b", str(tiny))))
         await until(pool, lambda m: m.reason is Reason.SERVING, "b")
@@ -216,7 +216,7 @@ async def test_the_next_load_takes_the_spare_process_and_the_ledger_has_it_throu
         async def one_more() -> bool:
             return len(workers()) == 3
 
-        await eventually(one_more)
+        await eventually(one_more, seconds=60)
         (spare,) = (worker for worker in workers() if worker not in (first, spare))
         os.kill(spare.pid, signal.SIGKILL)
         await pool.apply(document(3, *(wanted(name, str(tiny)) for name in "abc")))
