@@ -65,10 +65,13 @@ def bare(conditions: Conditions, prompt: int, output: int, folder: Path) -> floa
     return conditions.parallel * output / statistics.median(times)
 
 
-async def served(server: Running, workload: Workload, width: int) -> float:
-    """Return the tokens per second of as many rounds through HTTP, after one to warm up."""
+async def served(server: Running, workload: Workload, width: int) -> tuple[float, int]:
+    """Return the tokens per second of as many rounds through HTTP, after one to warm up.
+
+    And how many tokens the server found in a prompt, for the bare loop to compute as many.
+    """
     async with Target(server.url, MODEL, endpoint=Endpoint.COMPLETIONS, temperature=0) as target:
-        rates = []
+        rates, prompts = [], []
         for number in range(ROUNDS + 1):
             # A round begins when the one before has ended, as the bare loop's do.
             own = Workload(
@@ -81,7 +84,8 @@ async def served(server: Running, workload: Workload, width: int) -> float:
             if found.completed < width:
                 raise SystemExit(f"requests failed: {found.failures}")
             rates.append(found.tokens_per_second)
-    return statistics.median(rates[1:])
+            prompts.append(round(found.prompt_tokens / width))
+    return statistics.median(rates[1:]), max(prompts[1:])
 
 
 def main(
@@ -97,7 +101,8 @@ def main(
         file=model_file(model),
         threads=cpu_quota(),
         parallel=width,
-        context=prompt_tokens + output_tokens + 16,
+        # What is written with so many characters has more tokens.
+        context=2 * prompt_tokens + output_tokens + 16,
     )
     kept = Kept("overhead", machine.described(), out)
     runs: list[dict[str, Any]] = []
@@ -106,10 +111,12 @@ def main(
     )
     for repetition in range(repetitions):
         with tempfile.TemporaryDirectory(prefix="ullage-bench-") as folder:
-            limit = bare(conditions, prompt_tokens, output_tokens, Path(folder))
             with running("ullage", conditions, Path(folder)) as server:
-                rate = asyncio.run(served(server, workload, width))
-        runs.append({"repetition": repetition, "bare": limit, "served": rate})
+                rate, prompt = asyncio.run(served(server, workload, width))
+            limit = bare(conditions, prompt, output_tokens, Path(folder))
+        runs.append(
+            {"repetition": repetition, "promptTokens": prompt, "bare": limit, "served": rate}
+        )
         console.print(f"[dim]{repetition + 1}[/] bare {limit:.1f}, served {rate:.1f} tokens/s")
     ratio = statistics.median(run["served"] / run["bare"] for run in runs)
     kept.write(

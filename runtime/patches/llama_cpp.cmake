@@ -11,8 +11,8 @@ if(NOT "${ULLAGE_PATCHES}" STREQUAL "${content}")
   message(FATAL_ERROR "write ULLAGE_PATCHES = \"${content}\" into pyproject.toml's settings of llama-cpp-python")
 endif()
 
-set(ULLAGE_OPS ${CMAKE_CURRENT_SOURCE_DIR}/vendor/llama.cpp/ggml/src/ggml-cpu/ops.cpp)
-if(NOT EXISTS ${ULLAGE_OPS})
+set(ULLAGE_CPU ${CMAKE_CURRENT_SOURCE_DIR}/vendor/llama.cpp/ggml/src/ggml-cpu)
+if(NOT EXISTS ${ULLAGE_CPU})
   return()
 endif()
 
@@ -24,13 +24,13 @@ function(ullage_replace text before after)
   string(FIND "${${text}}" "${before}" found)
   string(FIND "${${text}}" "${before}" last REVERSE)
   if(found EQUAL -1 OR NOT found EQUAL last)
-    message(FATAL_ERROR "ggml-cpu/ops.cpp has other lines than runtime/patches/llama_cpp.cmake knows:\n${before}")
+    message(FATAL_ERROR "ggml-cpu has other lines than runtime/patches/llama_cpp.cmake knows:\n${before}")
   endif()
   string(REPLACE "${before}" "${after}" changed "${${text}}")
   set(${text} "${changed}" PARENT_SCOPE)
 endfunction()
 
-file(READ ${ULLAGE_OPS} ops)
+file(READ ${ULLAGE_CPU}/ops.cpp ops)
 
 # One sequence's attention passes over the cells of all others. They are told by the bits of their
 # mask, -inf in half precision, eight at a time.
@@ -79,4 +79,68 @@ ullage_replace(ops
 [[q->type == GGML_TYPE_F32 && nek1 >= 512 && neq2 < 2*nth;
 ]])
 
-file(WRITE ${ULLAGE_OPS} "${ops}")
+file(WRITE ${ULLAGE_CPU}/ops.cpp "${ops}")
+
+# A few columns against many rows of weights: the rows come from memory while others are multiplied.
+# Left to itself, a processor waits for them first and multiplies then.
+file(READ ${ULLAGE_CPU}/llamafile/sgemm.cpp sgemm)
+ullage_replace(sgemm
+[[            __m256 Cv[RN][4] = {};
+            for (int64_t l = 0; l < k; ++l) {
+]]
+[[            __m256 Cv[RN][4] = {};
+            for (int64_t l = 0; l < k; ++l) {
+                // The next four rows, shared among the columns that these four are multiplied with.
+                for (int64_t row = job % xtiles; row < 4; row += xtiles) {
+                    __builtin_prefetch(A + lda * (ii + 4 + row) + l);
+                }
+]])
+
+# With sixteen registers four columns at a time, too: the sums that do not fit cost less than
+# reading the weights' scales twice.
+ullage_replace(sgemm
+[[        case 0x44:
+        case 0x43:
+        case 0x42:
+]]
+[[#if defined(__AVX2__) && defined(__F16C__)
+        case 0x44:
+            mc = 4;
+            nc = 4;
+            gemm4xN<4>(m0, m, n0, n);
+            break;
+        case 0x43:
+            mc = 4;
+            nc = 3;
+            gemm4xN<3>(m0, m, n0, n);
+            break;
+#else
+        case 0x44:
+        case 0x43:
+#endif
+        case 0x42:
+]])
+file(WRITE ${ULLAGE_CPU}/llamafile/sgemm.cpp "${sgemm}")
+
+# One column: each thread reads a long stretch of the weights, some way ahead of what it multiplies.
+file(READ ${ULLAGE_CPU}/ggml-cpu.c cpu)
+ullage_replace(cpu
+[[    if (nr0 == 1 || nr1 == 1) {
+        chunk_size = 64;
+    }
+]]
+[[    if (nr0 == 1 || nr1 == 1) {
+        chunk_size = 256;
+    }
+]])
+ullage_replace(cpu
+[[                for (int64_t ir0 = iir0; ir0 < iir0 + blck_0 && ir0 < ir0_end; ir0 += num_rows_per_vec_dot) {
+]]
+[[                // Rows that lie one after the other are streamed, once for all columns.
+                const size_t streamed = ir1 == iir1 && nb01 == ggml_row_size(type, ne00) ? nb01 : 0;
+                for (int64_t ir0 = iir0; ir0 < iir0 + blck_0 && ir0 < ir0_end; ir0 += num_rows_per_vec_dot) {
+                    for (size_t ahead = 0; ahead < streamed; ahead += 64) {
+                        __builtin_prefetch(src0_row + ir0 * nb01 + 4096 + ahead);
+                    }
+]])
+file(WRITE ${ULLAGE_CPU}/ggml-cpu.c "${cpu}")
