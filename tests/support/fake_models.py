@@ -38,6 +38,7 @@ from ullage_runtime.models.ports import CachedModel, Inspect
 from ullage_runtime.models.spare import KindOf
 
 MIB = 1 << 20
+VECTOR = (0.6, 0.8)
 
 
 class VirtualClock:
@@ -126,6 +127,8 @@ class FakeEngines:
     """How many times as long steps take."""
     broken: set[str] = field(default_factory=set)
     """What fails each request."""
+    vectors: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """What texts become, whatever they are; else it is `VECTOR`."""
     sequences: int = 1
     made: list["FakeEngine"] = field(default_factory=list)
     _pids: Iterator[int] = field(default_factory=lambda: itertools.count(100))
@@ -178,14 +181,18 @@ class FakeEngine:
             load_seconds=self._engines.load_seconds,
             max_sequences=self._engines.sequences,
             abilities=(spec.purpose,),
-            dimensions=2 if spec.purpose is Ability.EMBED else 0,
+            dimensions=len(self._vector) if spec.purpose is Ability.EMBED else 0,
         )
 
     async def embed(self, request: EmbedRequest) -> PooledAnswer:
         await self._step()
         self.embedded.append(request)
-        vector = array("f", [0.6, 0.8]).tobytes()
+        vector = array("f", self._vector).tobytes()
         return PooledAnswer(tuple(vector for _ in request.inputs), (1,) * len(request.inputs))
+
+    @property
+    def _vector(self) -> tuple[float, ...]:
+        return self._engines.vectors.get(self.path, VECTOR)
 
     async def rerank(self, request: RerankRequest) -> PooledAnswer:
         await self._step()

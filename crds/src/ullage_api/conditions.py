@@ -72,7 +72,10 @@ class Reason(StrEnum):
     LOAD_FAILED = "LoadFailed"
     """The engine could not load the model; the message has its last words."""
     VALIDATION_FAILED = "ValidationFailed"
-    """The new revision did not answer as `rollout.validation` wants it."""
+    """The new revision did not answer as `rollout.validation` wants it, or its vectors have another
+    length than those of the one before."""
+    EMBEDDING_IN_USE = "EmbeddingInUse"
+    """The new revision's vectors are not those that collections have of the one before."""
     SWAP_TOO_LONG = "SwapTooLong"
     """Requests would be held for longer than `serving.holdSeconds` allows."""
     CRASH_LOOPING = "CrashLooping"

@@ -150,6 +150,7 @@ async def running(
         if internal is not None:
             await internal.start()
         if isinstance(models, ModelPool):
+            models.in_use = services.collections.embedding_with
             await models.start()
         yield runtime
     finally:

@@ -15,11 +15,14 @@ import pytest
 from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.runtimes import served
 from tests.support.stores import eventually
+from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.model_deployment import Task
+from ullage_api.kinds.rollout import Transition
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_api.kinds.vector_collection import VectorCollectionSpec
 from ullage_api.profile import RuntimeSettings
+from ullage_api.wire.pod_report import ReportedModel
 from ullage_api.wire.pool_desired import (
     DesiredCollection,
     DesiredModel,
@@ -402,3 +405,55 @@ async def test_a_collection_waits_for_its_model_and_says_so(
         await ready(client)
         await runtime.documents.accept(document(files, MODELS).sealed(3))
         refused(await client.get(C), 404, "collection_not_found")
+
+
+async def test_another_model_never_takes_over_from_one_that_a_collection_embeds_with(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    write_encoder(files / "stranger.gguf", Encoder(width=WIDTH, seed=8))
+    wanted = document(files, MODELS, notes())
+
+    async def asked_for(
+        file: str, sequence: int, reason: Reason, threads: int = 1
+    ) -> ReportedModel:
+        target = model("encoder", file).target
+        target = target.model_copy(update={"engine": EngineSettings(threads=threads)})
+        changed = MODELS[0].model_copy(update={"target": target, "generation": sequence})
+        other = wanted.model_copy(update={"models": (changed,)})
+        await runtime.documents.accept(other.sealed(sequence))
+
+        async def is_so() -> bool:
+            (found,) = runtime.models.report().models
+            # What was said of the one before stays until the file is fetched.
+            is_fetched = found.target is not None and found.target.uri == target.uri
+            return found.generation == sequence and is_fetched and found.reason is reason
+
+        await eventually(is_so, PATIENCE, every=0.1)
+        (found,) = runtime.models.report().models
+        return found
+
+    async def found_for_fox() -> list[Any]:
+        search = {"query": "the red fox", "limit": 3}
+        results = (await posted(client, f"{C}/search", search))["results"]
+        return [(each["id"], round(each["score"], 4)) for each in results]
+
+    async with pod(tmp_path, wanted) as (runtime, client):
+        await ready(client)
+        points = [{"id": i, "text": text} for i, text in TEXTS.items()]
+        written = await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        assert written.status_code == httpx.codes.OK, written.text
+        before = await found_for_fox()
+        blocked = await asked_for("stranger", 2, Reason.EMBEDDING_IN_USE)
+        assert blocked.transition is Transition.BLOCKED_BY_FAILED_LOAD
+        assert "'notes'" in blocked.message
+        assert "a cosine of " in blocked.message
+        blocked = await asked_for("narrow", 3, Reason.EMBEDDING_IN_USE)
+        assert "32 dimensions" in blocked.message
+        assert f"have {WIDTH}" in blocked.message
+        assert await found_for_fox() == before
+        # The same weights in another file, run otherwise, are another revision of the same model.
+        write_encoder(files / "copy.gguf", Encoder(width=WIDTH))
+        served = await asked_for("copy", 4, Reason.SERVING, threads=2)
+        assert served.active is not None
+        assert served.active.uri == "file:copy.gguf"
+        assert await found_for_fox() == before

@@ -14,6 +14,7 @@ from ullage_runtime.core.errors import EngineFailed, InvalidTemplate, LoadError,
 from ullage_runtime.core.pooled import Ability, EmbedRequest, RerankRequest
 from ullage_runtime.core.vectors import dimensions
 from ullage_runtime.engines.base import Engine
+from ullage_runtime.models.likeness import Likeness, check_likeness
 
 GATE_SECONDS: Final = 300.0
 ANSWER_TOKENS: Final = 64
@@ -34,6 +35,8 @@ class Trial:
     validation: tuple[ValidationPrompt, ...] = ()
     replaces: bool = False
     """Whether something answers that it is to replace, and that it must not do worse than."""
+    likeness: Likeness | None = None
+    """What its vectors must be like, if there were any before."""
 
 
 async def pass_gate(
@@ -47,6 +50,8 @@ async def pass_gate(
     for ability in loaded.abilities:
         for adapter in ("", *adapters):
             await _pass(engine, loaded, ability, adapter)
+    if trial.likeness is not None:
+        await check_likeness(engine, loaded, trial.likeness)
     if trial.replaces and trial.task is Task.CHAT and loaded.has_chat_template:
         await _render(engine)
     for number, prompt in enumerate(trial.validation):

@@ -75,8 +75,8 @@ class BoundLease:
         What is kept of earlier requests, or under way for another one, is not computed again.
         """
         self._require(Ability.EMBED)
-        instruction = _instruction(self._live.want.engine.instructions, role)
-        instructed = tuple(_instructed(text, instruction) for text in request.inputs)
+        instruction = instruction_for(self._live.want.engine.instructions, role)
+        instructed = tuple(after(text, instruction) for text in request.inputs)
         request = replace(request, inputs=instructed)
         whose = Whose(self.model, self.revision, self.deadline)
         try:
@@ -135,13 +135,15 @@ def too_long(seconds: int) -> RequestTimeout:
     return RequestTimeout(f"the request took longer than the {seconds} s its model allows")
 
 
-def _instruction(instructions: Instructions | None, role: Role | None) -> str:
+def instruction_for(instructions: Instructions | None, role: Role | None) -> str:
+    """Return what a model finds before texts of a role."""
     if instructions is None or role is None:
         return ""
     return (instructions.query if role is Role.QUERY else instructions.document) or ""
 
 
-def _instructed(text: TextOrTokens, instruction: str) -> TextOrTokens:
+def after(text: TextOrTokens, instruction: str) -> TextOrTokens:
+    """Return a text after an instruction; raises InvalidRequest for tokens."""
     if not instruction:
         return text
     if isinstance(text, tuple):

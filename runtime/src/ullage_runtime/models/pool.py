@@ -27,7 +27,7 @@ from ullage_runtime.models.clock import Clock, SystemClock
 from ullage_runtime.models.journal import Journal, MemoryJournal
 from ullage_runtime.models.loading import Loader
 from ullage_runtime.models.metrics import ModelMetrics
-from ullage_runtime.models.ports import MOVING, Lease, ModelSourcePort
+from ullage_runtime.models.ports import MOVING, InUse, Lease, ModelSourcePort
 from ullage_runtime.models.room import Room
 from ullage_runtime.models.served import ServedModel
 from ullage_runtime.models.spare import SETTLE_SECONDS, KindOf, SpareEngine
@@ -55,6 +55,8 @@ class ModelPool:
     `pool.registry`. `clock` and `boot_id` are for tests. `journal` keeps the steps of
     swaps over a restart; without one they are forgotten with the process. `caches` keep what
     was computed; without them nothing is kept.
+
+    Which collections embed with a model, others may say: see `in_use`, which knows of none.
 
     Used as `async with ModelPool(...) as pool`, or with `start()` and `close(seconds)`. It must be
     made within a running event loop. It keeps nothing else on disk: who calls `apply` after a
@@ -94,6 +96,7 @@ class ModelPool:
         decisions = Decisions()
         self._spare = SpareEngine(engines, kind_of, self._governor, self._clock)
         room = Room(self._governor, self._clock, decisions, metrics, self._spare)
+        self.in_use: InUse = lambda _: ()
         self._around = Surroundings(
             source=source,
             loader=Loader(engines, self._spare, self._governor, room, self._clock, metrics),
@@ -103,6 +106,7 @@ class ModelPool:
             room=room,
             decisions=decisions,
             journal=journal or MemoryJournal(),
+            in_use=lambda names: tuple(self.in_use(names)),
             caches=caches or Caches(),
         )
         self._desired: PoolDesired | None = None

@@ -30,6 +30,10 @@ class CachedModel:
     """Bytes of all files."""
 
 
+InUse = Callable[[Sequence[str]], Sequence[str]]
+"""Takes a model's names; returns the collections that embed with it."""
+
+
 class Inspect(Protocol):
     """Looks at the beginning of a file and may spare us the rest; equal ones look alike."""
 

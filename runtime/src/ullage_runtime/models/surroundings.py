@@ -9,7 +9,7 @@ from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.journal import Journal
 from ullage_runtime.models.loading import Loader
 from ullage_runtime.models.metrics import ModelMetrics
-from ullage_runtime.models.ports import ModelSourcePort
+from ullage_runtime.models.ports import InUse, ModelSourcePort
 from ullage_runtime.models.room import Room
 
 
@@ -25,4 +25,5 @@ class Surroundings:
     room: Room
     decisions: Decisions
     journal: Journal
+    in_use: InUse
     caches: Caches

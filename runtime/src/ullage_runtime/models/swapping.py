@@ -4,7 +4,7 @@ Every step is in the journal before it is taken. What answered before goes on an
 new revision has been loaded and has shown itself, unless there is no room for both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -26,6 +26,7 @@ from ullage_runtime.models.comparing import Comparing
 from ullage_runtime.models.gate import Trial
 from ullage_runtime.models.generations import Generations
 from ullage_runtime.models.inspection import Inspection
+from ullage_runtime.models.likeness import likeness_to
 from ullage_runtime.models.live import Live
 from ullage_runtime.models.progress import FetchProgress, Shown
 from ullage_runtime.models.room import Claim
@@ -76,7 +77,8 @@ class Swapping:
         steps = self.steps
         if steps.committed is None or steps.is_committed(self._wish.target):
             return False
-        return steps.interrupted or self._wish.desired.rollout.canary is not None
+        is_compared = self._wish.desired.rollout.canary is not None or bool(self._users())
+        return steps.interrupted or is_compared
 
     async def bring_up(self, want: DesiredRevision) -> None:
         """Have a revision answer; raises LoadError, and then what answered before still does.
@@ -121,6 +123,9 @@ class Swapping:
     async def _loaded(self, artifacts: Artifacts) -> Live:
         want, rollout = artifacts.want, self._wish.desired.rollout
         self._shown.is_loading = self._stay.is_loading = True
+        old = self._generations.active
+        # Before the old one drains, if it has to.
+        likeness = None if old is None else await likeness_to(old, want, self._users())
         if rollout.effective_strategy is Strategy.DRAIN_THEN_LOAD:
             await self._drain(artifacts)
         await self._mark(SwapStep.LOADING, want, artifacts.revision)
@@ -128,6 +133,7 @@ class Swapping:
             task=self._wish.desired.task,
             validation=tuple(rollout.validation or ()) if self._is_new(artifacts) else (),
             replaces=self.steps.swap is not None,
+            likeness=likeness,
         )
         return await self._around.loader.load(
             model=self._wish.name,
@@ -136,6 +142,10 @@ class Swapping:
             trial=trial,
             on_check=partial(self._mark, SwapStep.CHECKING, want, artifacts.revision),
         )
+
+    def _users(self) -> Sequence[str]:
+        """Return the collections whose vectors the model has made."""
+        return self._around.in_use(self._wish.desired.names)
 
     def _is_new(self, artifacts: Artifacts) -> bool:
         """Whether it has never answered: what comes back need not answer a newer spec's prompts."""

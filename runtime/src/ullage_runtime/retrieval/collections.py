@@ -58,6 +58,12 @@ class Held:
     """What only a reindex would bring about; meanwhile it serves what it has."""
     task: asyncio.Task[None] | None = None
 
+    @property
+    def model(self) -> str:
+        """Name of the model that embeds, or will."""
+        made = self.collection
+        return self.desired.spec.embedding.model_deployment if made is None else made.model
+
 
 class Collections:
     """Every collection of one pod.
@@ -84,6 +90,10 @@ class Collections:
     def names(self) -> list[str]:
         """Return the names of all wanted collections."""
         return sorted(self._held)
+
+    def embedding_with(self, models: Sequence[str]) -> list[str]:
+        """Return the names of the collections that embed with a model of these names."""
+        return [name for name in self.names() if self._held[name].model in models]
 
     def held(self, name: str) -> Held:
         """Return a collection, ready or not; raises CollectionNotFound, which lists the names."""
