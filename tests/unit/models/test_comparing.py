@@ -280,6 +280,62 @@ def test_a_watch_that_ends_well_commits_and_lets_the_old_revision_go() -> None:
     in_virtual_time(scenario())
 
 
+def test_what_stands_by_leaves_for_another_model_before_any_that_is_idle() -> None:
+    async def scenario(*, fails: bool) -> None:
+        world = World()
+        world.device.size = 350 * MIB
+        async with world.pool() as pool:
+            idle = wanted("idle", "file:idle", uid="u2")
+            await pool.apply(world.document(wanted(), idle))
+            for name in ("chat", "idle"):
+                await until(pool, lambda m: m.reason is Reason.SERVING, name)
+            watched = swapped(watchSeconds=60)
+            await pool.apply(world.document(watched, idle))
+            await until(pool, step(SwapStep.WATCHING))
+            assert len(world.engines.alive) == 3
+            await asyncio.sleep(10)
+            other = wanted("other", "file:other", uid="u3")
+            await pool.apply(world.document(watched, idle, other))
+            await until(pool, lambda m: m.reason is Reason.SERVING, "other")
+            alive = {engine.path for engine in world.engines.alive}
+            assert alive == {"file:v2", "file:idle", "file:other"}
+            told = pool.decisions()[0]
+            assert (told.model, told.rule.value, told.beneficiary) == ("chat", "Demand", "other")
+            assert "stands by no more" in told.message
+            if fails:
+                next(e for e in world.engines.alive if e.path == "file:v2").die()
+                await asyncio.sleep(0)
+                assert (await answer(pool))[0].text == "file:v1:1 "
+                await until(pool, lambda m: m.transition is Transition.ROLLED_BACK)
+            else:
+                await until(pool, lambda m: m.transition is Transition.UP_TO_DATE)
+
+    in_virtual_time(scenario(fails=False))
+    in_virtual_time(scenario(fails=True))
+
+
+def test_what_stands_by_finishes_its_requests_before_it_leaves_for_anybody() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.device.size = 250 * MIB
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            long = GenerateRequest("r", prompt="hi", sampling=Sampling(max_tokens=150))
+            stream = asyncio.create_task(answer(pool, request=long))
+            await asyncio.sleep(0.1)
+            watched = swapped(watchSeconds=60)
+            await pool.apply(world.document(watched))
+            await until(pool, step(SwapStep.WATCHING))
+            other = wanted("other", "file:other", uid="u3")
+            await pool.apply(world.document(watched, other))
+            await until(pool, lambda m: m.reason is Reason.SERVING, "other")
+            assert len(await stream) == 150
+            assert {engine.path for engine in world.engines.alive} == {"file:v2", "file:other"}
+
+    in_virtual_time(scenario())
+
+
 def test_a_newer_spec_ends_a_comparison_and_a_watch() -> None:
     async def scenario(wait_for: SwapStep, **rollout: Any) -> None:
         world = World()

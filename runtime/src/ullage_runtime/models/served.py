@@ -23,6 +23,7 @@ from ullage_runtime.models.live import Live
 from ullage_runtime.models.progress import Shown, is_worth_telling
 from ullage_runtime.models.refusing import no_adapter, refusal_for
 from ullage_runtime.models.reporting import reported
+from ullage_runtime.models.standby import Standby
 from ullage_runtime.models.stay import Stay
 from ullage_runtime.models.surroundings import Surroundings
 from ullage_runtime.models.swapping import ROOM_SECONDS, Swapping
@@ -82,7 +83,9 @@ class ServedModel:
             has_waiting=lambda: self.admission.waiting > 0,
             on_short=self._note_short,
         )
+        self._standby = Standby(desired.name, self._generations, around)
         around.room.enter(self._stay)
+        around.room.enter(self._standby)
         self._apply_refusal()
         self._task = asyncio.create_task(self._run(), name=f"model-{desired.name}")
 
@@ -122,6 +125,7 @@ class ServedModel:
         """Answer no more requests, drain, unload and end; `forget` also what was committed."""
         self._wish.is_removed = True
         self._around.room.leave(self._stay)
+        self._around.room.leave(self._standby)
         self._apply_refusal()
         self._wake.set()
         await asyncio.wait({self._task})

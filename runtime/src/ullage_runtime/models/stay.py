@@ -136,10 +136,11 @@ class Stay:
     def note_use(self) -> None:
         """Take note that requests came or went."""
         self._used_at = self._around.clock.monotonic()
-        if not self._admission.running:
+        # Of what stands by the last request may have ended, though others run on what answers.
+        if not self._admission.running or self._generations.standby is not None:
             self._around.room.stir()
-            if self.wish.unload_seconds:
-                self._wake()
+        if not self._admission.running and self.wish.unload_seconds:
+            self._wake()
 
     def _note_miss(self) -> None:
         if self.asleep:
