@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 
+from tests.support.embedding_engines import check_that_a_bulk_load_holds_no_query_up
 from tests.support.encoder_models import Encoder, embedded, pieces, score, write_encoder
 from tests.support.gguf_models import Shape, write_model
 from tests.support.workers import eventually
@@ -296,22 +297,7 @@ async def test_a_bulk_load_does_not_hold_a_query_up_and_is_cancelled_between_bat
     path = write_encoder(tmp_path / "e.gguf", Encoder(width=256, layers=6, feed_forward=1024))
     engine, _ = await engine_for(path)
     try:
-        many = tuple("the red fox jumped. " * 8 for _ in range(1500))
-        bulk = asyncio.create_task(engine.embed(EmbedRequest("bulk", many, tenant="a")))
-
-        async def running() -> bool:
-            return (await engine.stats()).steps > 1
-
-        await eventually(running)
-        await engine.embed(EmbedRequest("query", ("the fox",), tenant="b"))
-        assert not bulk.done()
-        bulk.cancel()
-
-        async def idle() -> bool:
-            return (await engine.stats()).requests_running == 0
-
-        await eventually(idle)
-        assert (await engine.stats()).prompt_tokens < 1500 * 40, "the rest was not computed"
+        await check_that_a_bulk_load_holds_no_query_up(engine)
     finally:
         await engine.unload()
 

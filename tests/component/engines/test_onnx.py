@@ -15,9 +15,9 @@ import onnx
 import psutil
 import pytest
 
+from tests.support.embedding_engines import check_that_a_bulk_load_holds_no_query_up
 from tests.support.encoder_models import Encoder, embedded, pieces, score
 from tests.support.onnx_models import Graph, graph_of, save, write_json, write_onnx
-from tests.support.workers import eventually
 from ullage_api.conditions import Reason
 from ullage_runtime.core.domain import Adapter, EngineSpec, GenerateRequest, Loaded
 from ullage_runtime.core.errors import (
@@ -529,22 +529,7 @@ async def test_a_bulk_load_does_not_hold_a_query_up_and_is_cancelled_between_bat
     tmp_path: Path,
 ) -> None:
     async with engine_for(write_onnx(tmp_path, LARGER)) as (engine, _):
-        many = tuple("the red fox jumped. " * 8 for _ in range(1500))
-        bulk = asyncio.create_task(engine.embed(EmbedRequest("bulk", many, tenant="a")))
-
-        async def running() -> bool:
-            return (await engine.stats()).steps > 1
-
-        await eventually(running)
-        await engine.embed(EmbedRequest("query", ("the fox",), tenant="b"))
-        assert not bulk.done()
-        bulk.cancel()
-
-        async def idle() -> bool:
-            return (await engine.stats()).requests_running == 0
-
-        await eventually(idle)
-        assert (await engine.stats()).prompt_tokens < 1500 * 40, "the rest was not computed"
+        await check_that_a_bulk_load_holds_no_query_up(engine)
 
 
 def test_a_copy_of_a_folder_has_the_same_header(tmp_path: Path) -> None:
