@@ -8,6 +8,7 @@ from bench import (
     estimates,
     latency,
     overhead,
+    rest,
     shortage,
     soak,
     swap,
@@ -23,6 +24,7 @@ app.command("overhead")(overhead.main)
 app.command("embeddings")(embeddings.main)
 app.command("estimates")(estimates.main)
 app.command("decision")(decision.main)
+app.command("rest")(rest.main)
 app.command("soak")(soak.main)
 app.command("swap")(swap.main)
 app.command("warm")(warm.main)

@@ -68,6 +68,32 @@ class Placement(KubeModel):
     ] = None
 
 
+class ArmStatus(KubeModel):
+    """One of two revisions whose answers are compared."""
+
+    revision: Annotated[str, Field(max_length=64, description="Name of the revision.")]
+    weight: Annotated[int, Field(ge=0, le=100, description="Percent of the requests that it gets.")]
+    requests: Annotated[
+        int,
+        Field(
+            ge=0, description="How many have ended of those that it got since they are compared."
+        ),
+    ] = 0
+    errors: Annotated[
+        int, Field(ge=0, description="How many of them failed through the revision's fault.")
+    ] = 0
+    token_microseconds_p50: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="Median time that a token of an answer took, or an answer without tokens.",
+        ),
+    ] = None
+    token_microseconds_p95: Annotated[
+        int | None, Field(ge=0, description="Likewise, what 95 % of the answers did not exceed.")
+    ] = None
+
+
 class AdapterStatus(KubeModel):
     """One adapter of the revision that answers."""
 
@@ -141,6 +167,20 @@ class ModelDeploymentStatus(KubeModel):
             json_schema_extra={
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ] = None
+    arms: Annotated[
+        list[ArmStatus] | None,
+        Field(
+            max_length=2,
+            description=(
+                "Two revisions that both answered, the older one first, while the newer one is "
+                "compared with it and afterwards; on the pod that took the newer one first."
+            ),
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["revision"],
             },
         ),
     ] = None

@@ -19,7 +19,7 @@ from ullage_api.kinds.model_status import (
 )
 from ullage_api.names import HOLDS_LABEL_PREFIX, POOL_LABEL, model_url, pod_name
 from ullage_api.wire.pod_report import ReportedRevision
-from ullage_operator.reconcile import history, revisions
+from ullage_operator.reconcile import arms, history, revisions
 from ullage_operator.reconcile.manifests.services import model_service
 from ullage_operator.reconcile.observed import ModelObserved, effective_profile
 from ullage_operator.reconcile.plan import Apply, EventNote, Plan
@@ -71,13 +71,14 @@ def decide_model(observed: ModelObserved) -> Plan:
         status=document if changed else None,
         events=(
             *_eviction_event(seen.previous.memory, status.memory),
+            *arms.step_event(seen, status.arms, said),
             *transition_event(seen.previous, status, said),
             *told,
         ),
         requeue_after=(
             DELETION_SECONDS
             if waiting or remembered.is_waiting
-            else _next_look(seen, felt, is_held=calm != taken)
+            else _next_look(seen, felt, is_held=calm != taken or arms.is_held(seen))
         ),
         why=waiting,
     )
@@ -129,6 +130,7 @@ def desired_status(
         target_revision=_target_revision(s),
         transition=transition(s),
         revisions=revisions.shown(remembered.records),
+        arms=arms.shown(s),
         memory=taken.model_copy(update={"level": felt.level, "level_since": felt.since}),
         placements=_placements(s) or None,
         replicas=len(s.holders),

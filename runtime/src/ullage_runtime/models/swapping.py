@@ -178,7 +178,7 @@ class Swapping:
         await self._mark(SwapStep.WATCHING, new.want, f"{seconds} s")
         self._switch(new, keep=True)
         self._say(
-            Reason.SERVING,
+            Reason.ROLLING_OUT,
             f"revision {new.generation.revision} answers and is watched for {seconds} s",
         )
         await comparing.watch(old, new)
