@@ -42,6 +42,10 @@ class History:
     last_good: DesiredRevision | None = None
     failure: DesiredFailure | None = None
     """Why what is wanted is not to be tried."""
+    waiting: tuple[int, ...] = ()
+    """Pods whose turn to take what is wanted has not come."""
+    is_proven: bool = False
+    """Whether what is wanted was found good last: other pods need not compare it once more."""
 
 
 def desired_document(
@@ -136,13 +140,17 @@ def _desired_model(
         rollout = rollout.model_copy(
             update=dict.fromkeys(("validation", "canary", "watch_seconds"))
         )
+    elif history.is_proven:
+        rollout = rollout.model_copy(update={"canary": None})
+    placed = tuple(sorted(ordinals)) if wanted else ()
     return DesiredModel(
         name=resource.metadata.name,
         uid=resource.metadata.uid,
         generation=resource.metadata.generation,
         task=spec.task,
         aliases=tuple(spec.aliases or ()),
-        ordinals=tuple(sorted(ordinals)) if wanted else (),
+        ordinals=placed,
+        waiting=tuple(o for o in placed if o in history.waiting),
         suspended=not wanted,
         target=history.held or asked,
         last_good=history.last_good,

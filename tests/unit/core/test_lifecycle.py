@@ -49,6 +49,26 @@ NOW = 100.0
             BringUp("v1"),
             id="the old one comes back while the target must wait",
         ),
+        pytest.param(
+            Situation("v2", active="v1", last_good="v1", waits=True),
+            Rest(),
+            id="its turn has not come, and the old one answers",
+        ),
+        pytest.param(
+            Situation("v2", last_good="v1", waits=True),
+            BringUp("v1"),
+            id="its turn has not come, and the old one comes back",
+        ),
+        pytest.param(
+            Situation("v2", waits=True),
+            BringUp("v2"),
+            id="its turn has not come, and there is nothing else",
+        ),
+        pytest.param(
+            Situation("v2", last_good="v1", waits=True, failed=frozenset({"v1"})),
+            BringUp("v2"),
+            id="its turn has not come, and the old one cannot load",
+        ),
     ],
 )
 def test_the_next_step_follows_from_the_situation(situation: Situation, step: Step) -> None:

@@ -8,11 +8,12 @@ import pytest
 from tests.support.fake_models import MIB, World, answer, until, wanted
 from tests.support.virtual_time import in_virtual_time
 from ullage_api.conditions import Reason
+from ullage_api.kinds.memory import ResidencySettings
 from ullage_api.kinds.rollout import RolloutSettings, Strategy, SwapStep, Transition
 from ullage_api.kinds.sampling import SamplingDefaults
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_api.wire.pod_report import ReportedModel
-from ullage_api.wire.pool_desired import DesiredModel
+from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
 from ullage_runtime.core.domain import Footprint, GenerateRequest, Sampling
 from ullage_runtime.core.errors import EngineFailed, LoadError
 from ullage_runtime.models.journal import MemoryJournal
@@ -387,6 +388,80 @@ def test_what_can_never_fit_is_found_out_anew_after_a_restart() -> None:
         world.device.size = 4000 * MIB
         async with world.pool(journal) as pool:
             await pool.apply(world.document(swapped()))
+            await until(pool, serves("file:v2"))
+
+    in_virtual_time(scenario())
+
+
+def late(model: DesiredModel, *, last_good: str | None = None) -> DesiredModel:
+    """Return a wish for a pod whose turn has not come."""
+    good = None if last_good is None else DesiredRevision(uri=last_good)
+    return model.model_copy(update={"waiting": (0,), "last_good": good})
+
+
+def test_a_pod_whose_turn_has_not_come_goes_on_answering_and_says_so() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            await pool.apply(world.document(late(swapped())))
+            waits = await until(pool, lambda m: m.reason is Reason.ROLLING_OUT)
+            assert "answers until the next one has shown itself on another pod" in waits.message
+            assert (waits.generation, waits.transition) == (2, Transition.IN_PROGRESS)
+            await asyncio.sleep(600)
+            assert (await answer(pool))[0].text == "file:v1:1 "
+            assert [e.path for e in world.engines.alive] == ["file:v1"]
+            await pool.apply(world.document(swapped()))
+            done = await until(pool, lambda m: m.reason is Reason.SERVING)
+            assert done.transition is Transition.UP_TO_DATE
+            assert (await answer(pool))[0].text == "file:v2:1 "
+
+    in_virtual_time(scenario())
+
+
+def test_a_new_pod_whose_turn_has_not_come_serves_what_was_good_last() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(late(swapped(), last_good="file:v1")))
+            await until(pool, serves("file:v1"))
+            assert (await answer(pool))[0].text == "file:v1:1 "
+            await pool.apply(world.document(swapped()))
+            await until(pool, serves("file:v2"))
+
+    in_virtual_time(scenario())
+
+
+def test_a_pod_whose_turn_has_not_come_stops_loading_what_it_was_asked_for_before() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            world.engines.load_seconds = 100
+            await pool.apply(world.document(swapped()))
+            await until(pool, lambda m: m.swap is not None and m.swap.step is SwapStep.LOADING)
+            await pool.apply(world.document(late(swapped("file:v3", generation=3))))
+            await until(pool, lambda m: m.reason is Reason.ROLLING_OUT)
+            assert [e.path for e in world.engines.alive] == ["file:v1"]
+
+    in_virtual_time(scenario())
+
+
+def test_a_model_that_sleeps_is_not_woken_before_its_turn() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            idle = ResidencySettings(unload_seconds=10)
+            await pool.apply(world.document(wanted(residency=idle)))
+            await until(pool, lambda m: m.reason is Reason.IDLE)
+            newer = swapped().model_copy(update={"residency": idle})
+            await pool.apply(world.document(late(newer)))
+            await asyncio.sleep(600)
+            assert not world.engines.alive
+            assert (await answer(pool))[0].text == "file:v1:1 "
+            await pool.apply(world.document(newer))
             await until(pool, serves("file:v2"))
 
     in_virtual_time(scenario())

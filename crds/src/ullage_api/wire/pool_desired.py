@@ -69,6 +69,9 @@ class DesiredModel(KubeModel):
     aliases: tuple[str, ...] = ()
     ordinals: tuple[int, ...] = ()
     """Pods that should serve it; none when it is suspended, has no replicas or found no place."""
+    waiting: tuple[int, ...] = ()
+    """Those of them whose turn to take the target has not come: what they have goes on answering,
+    or else `last_good` does."""
     suspended: bool = False
     """Whether requests are to be answered 503 `model_suspended`."""
     target: DesiredRevision

@@ -197,8 +197,7 @@ class Reconciler:
         await self._delete(key, plan)
         for write in plan.applies:
             await self._write(key, write)
-        if plan.touches("ControllerRevision"):
-            # What is good, and what is not to be tried, is for the pods to know.
+        if plan.concerns_pool:
             self.queue.add(pool)
 
     async def _write_status(self, key: Key, observed: ModelObserved, plan: Plan) -> None:

@@ -52,6 +52,12 @@ def last_good(records: Sequence[RevisionRecord]) -> RevisionRecord | None:
     return next((r for r in records if r.outcome is Outcome.GOOD), None)
 
 
+def is_proven(records: Sequence[RevisionRecord], wanted: DesiredRevision) -> bool:
+    """Whether what was last found good is what is wanted."""
+    good = last_good(records)
+    return good is not None and is_asked_for(good.spec, wanted)
+
+
 def history(
     resource: ModelDeployment, records: Sequence[RevisionRecord], asked: DesiredRevision
 ) -> History:
@@ -70,6 +76,7 @@ def history(
             if failed is not None
             else None
         ),
+        is_proven=is_proven(records, wanted),
     )
 
 

@@ -19,7 +19,7 @@ from ullage_api.kinds.model_status import (
 )
 from ullage_api.names import HOLDS_LABEL_PREFIX, POOL_LABEL, model_url, pod_name
 from ullage_api.wire.pod_report import ReportedRevision
-from ullage_operator.reconcile import arms, history, revisions
+from ullage_operator.reconcile import arms, history, revisions, turns
 from ullage_operator.reconcile.manifests.services import model_service
 from ullage_operator.reconcile.observed import ModelObserved, effective_profile
 from ullage_operator.reconcile.plan import Apply, EventNote, Plan
@@ -80,6 +80,8 @@ def decide_model(observed: ModelObserved) -> Plan:
             if waiting or remembered.is_waiting
             else _next_look(seen, felt, is_held=calm != taken or arms.is_held(seen))
         ),
+        # What is good, and what is not to be tried, is for the pods to know.
+        concerns_pool=bool(remembered.applies or remembered.deletes) or turns.is_over(seen),
         why=waiting,
     )
 

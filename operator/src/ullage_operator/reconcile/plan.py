@@ -80,12 +80,9 @@ class Plan:
     document: PoolDesired | None = None
     """The pool's desired document, once the plan is carried out."""
     requeue_after: float | None = None
+    concerns_pool: bool = False
+    """Whether what the pods are asked for may have to change."""
     why: tuple[str, ...] = ()
-
-    def touches(self, kind: str) -> bool:
-        """Whether an object of a kind is written or deleted."""
-        written = (write.manifest["kind"] for write in self.applies)
-        return kind in {*written, *(target.kind for target in self.deletes)}
 
     @property
     def is_empty(self) -> bool:

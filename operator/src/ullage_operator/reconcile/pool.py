@@ -10,12 +10,12 @@ from typing import Final
 
 from ullage_api.checks import name_conflicts
 from ullage_api.conditions import Reason
-from ullage_api.desired import claim_mounts, desired_document, desired_revision
+from ullage_api.desired import History, claim_mounts, desired_document, desired_revision
 from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.names import HOLDS_LABEL_PREFIX
 from ullage_api.profile import PoolProfile
-from ullage_api.wire.pool_desired import PoolDesired
-from ullage_operator.reconcile import history
+from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
+from ullage_operator.reconcile import history, turns
 from ullage_operator.reconcile.manifests.common import Manifest, spec_hash
 from ullage_operator.reconcile.manifests.configuration import (
     DESIRED_LIMIT,
@@ -156,9 +156,8 @@ def _draft(
     before = observed.record.desired if observed.record is not None else None
     uids = {m.metadata.name: m.metadata.uid for m in members}
     # A model that was deleted and made anew under its name starts without a place.
-    previous = {
-        m.name: m.ordinals for m in (before.models if before else ()) if uids.get(m.name) == m.uid
-    }
+    known = {m.name: m for m in (before.models if before else ()) if uids.get(m.name) == m.uid}
+    previous = {name: m.ordinals for name, m in known.items()}
     placement, mounts = placed(demands, size, previous), claim_mounts(profile)
     document = desired_document(
         members,
@@ -167,13 +166,35 @@ def _draft(
         pool=observed.pool,
         placement=placement.ordinals,
         histories={
-            m.metadata.name: history.history(
-                m, history.of(m, observed.revisions), desired_revision(m, mounts)
+            m.metadata.name: _history(
+                observed,
+                m,
+                desired_revision(m, mounts),
+                placement.ordinals.get(m.metadata.name, ()),
+                known.get(m.metadata.name),
             )
             for m in members
         },
     )
     return document, placement.why
+
+
+def _history(
+    observed: PoolObserved,
+    member: ModelDeployment,
+    asked: DesiredRevision,
+    ordinals: Sequence[int],
+    before: DesiredModel | None,
+) -> History:
+    """Return what a member's revisions mean for its pods, and whose turn has not come."""
+    records = history.of(member, observed.revisions)
+    known = history.history(member, records, asked)
+    if known.held is not None:
+        return known  # whoever goes back is in a hurry
+    name, uid = member.metadata.name, member.metadata.uid
+    pods = turns.Pods.of(name, uid, observed.pods, observed.reports)
+    late = turns.waiting(asked, ordinals, before=before, records=records, pods=pods)
+    return replace(known, waiting=late)
 
 
 def _sealed(observed: PoolObserved, document: PoolDesired) -> PoolDesired:

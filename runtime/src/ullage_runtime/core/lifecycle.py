@@ -18,6 +18,8 @@ class Situation:
     """What answered last, pinned to its digest."""
     proven_first: bool = False
     """Whether that must answer before the target may."""
+    waits: bool = False
+    """Whether the target is not to be brought up yet, while something else can answer."""
     failed: frozenset[Hashable] = frozenset()
     """What cannot be loaded until the spec changes."""
     retry_at: Mapping[Hashable, float] = field(default_factory=dict)
@@ -81,8 +83,11 @@ def next_step(situation: Situation, now: float) -> Step:
 
 def _candidates(situation: Situation) -> list[Hashable]:
     wants = [situation.target]
+    if situation.waits and situation.active is not None:
+        return []
     if situation.active is None and situation.last_good is not None:
-        wants.insert(0 if situation.proven_first else 1, situation.last_good)
+        first = situation.proven_first or situation.waits
+        wants.insert(0 if first else 1, situation.last_good)
     return [want for want in wants if want not in situation.failed]
 
 

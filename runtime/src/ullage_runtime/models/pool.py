@@ -172,14 +172,15 @@ class ModelPool:
         for name, model in wanted.items():
             self._created.setdefault(name, int(self._clock.wall()))
             served = self._served.get(name)
-            is_here = self.is_local(model)
+            is_here, waits = self.is_local(model), self._ordinal in model.waiting
             if served is not None:
-                served.update(model, desired.settings, is_here=is_here)
+                served.update(model, desired.settings, is_here=is_here, waits=waits)
                 continue
             self._served[name] = ServedModel(
                 model,
                 desired.settings,
                 is_here=is_here,
+                waits=waits,
                 around=self._around,
                 on_change=self._note_change,
             )

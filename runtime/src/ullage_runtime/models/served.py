@@ -45,11 +45,12 @@ class ServedModel:
         settings: RuntimeSettings,
         *,
         is_here: bool,
+        waits: bool,
         around: Surroundings,
         on_change: Callable[[], None],
     ) -> None:
         self.name = desired.name
-        self._wish = Wish(desired, settings, is_here)
+        self._wish = Wish(desired, settings, is_here, waits)
         self._around = around
         self._on_change = on_change
         self._shown = Shown(on_change)
@@ -101,15 +102,19 @@ class ServedModel:
 
     # What the pool does with it ------------------------------------------------------------------
 
-    def update(self, desired: DesiredModel, settings: RuntimeSettings, *, is_here: bool) -> None:
+    def update(
+        self, desired: DesiredModel, settings: RuntimeSettings, *, is_here: bool, waits: bool
+    ) -> None:
         """Take the newest wish; limits act at once, the rest as the task gets to it."""
-        before, asked = self.desired, self._wish.asks
+        before, asked, waited = self.desired, self._wish.asks, self._wish.waits
         self._wish.desired, self._wish.settings, self._wish.is_here = desired, settings, is_here
+        self._wish.waits = waits
         if self._wish.asks != asked or (before.failure and not desired.failure):
             self._failures = Failures()
         self._learn(desired)
         if before.target != desired.target:
             self._shown.target, self._shown.weights_ready = None, False
+        if not waits and (waited or before.target != desired.target):
             self._stay.come_back()
         self._stay.change(desired.residency)
         self.admission.limits = desired.serving
@@ -213,6 +218,7 @@ class ServedModel:
             active=None if live is None else live.want,
             last_good=self._swapping.steps.last_good,
             proven_first=self._swapping.proven_first,
+            waits=self._wish.waits,
             failed=self._failures.final,
             retry_at=self._failures.retry_at,
             restart_at=self._restart_at,
@@ -344,6 +350,12 @@ class ServedModel:
             )
         elif (error := self._failures.final_error(target)) is not None:
             self._shown.say(error.reason, error.message, final=True)
+        elif self._wish.waits and live is not None:
+            self._shown.say(
+                Reason.ROLLING_OUT,
+                f"revision {live.generation.revision} answers until the next one has shown itself "
+                "on another pod",
+            )
         elif live is None and self._stay.asleep:
             self._shown.say(Reason.IDLE, "left memory; the next request loads it again")
 

@@ -15,6 +15,8 @@ class Wish:
     desired: DesiredModel
     settings: RuntimeSettings
     is_here: bool
+    waits: bool = False
+    """Whether the turn of this pod to take the target has not come."""
     is_removed: bool = False
 
     @property
