@@ -41,6 +41,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         return
     if isinstance(body.get("model"), str) and 1 <= len(body["model"]) <= 256:
         body["model"] = MODELS.get(case.path, "guide")
+    for name, value in body.items():
+        if type(value) is float and value.is_integer():
+            body[name] = int(value)  # to JSON Schema 8.0 is an integer; here it would be none
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         if is_between(body.get(name), LONGEST + 1, (1 << 31) - 1):
             body[name] = LONGEST
@@ -141,7 +144,7 @@ def plain_conversation(body: dict[str, Any]) -> None:
 def one_meaning(body: dict[str, Any]) -> None:
     """Embed known tokens and no empty text, with one role, and ask for dense vectors."""
     body["input"] = within_vocabulary(body["input"])
-    for name in ("task", "embedding_type", "return_sparse", "return_dense", "return_colbert_vecs"):
+    for name in ("task", "embedding_type", "return_sparse", "return_colbert_vecs"):
         body.pop(name, None)
     if is_between(body.get("dimensions"), DIMENSIONS + 1, 1 << 31):
         body["dimensions"] = DIMENSIONS

@@ -96,6 +96,77 @@ async def test_an_encoder_embeds_as_transformers_does(
     assert (found * wanted(model)).sum(axis=1).min() > least
 
 
+def saved_like_bge_m3(folder: pathlib.Path, model: Any) -> tuple[Any, Any]:
+    """Save a random model as BGE-M3 is; return its sparse and its ColBERT layer."""
+    saved(folder, model)
+    layers = torch.nn.Linear(128, 1), torch.nn.Linear(128, 96)
+    for layer, name in zip(layers, ("sparse", "colbert"), strict=True):
+        torch.save(layer.state_dict(), folder / f"{name}_linear.pt")
+    return layers
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-4), ("int8", 0.1)])
+async def test_the_three_heads_of_bge_m3_are_those_of_torch(
+    tmp_path: pathlib.Path, precision: str, tolerance: float
+) -> None:
+    torch.manual_seed(7)
+    model = transformers.AutoModel.from_config(xlm_roberta())
+    sparse, colbert = saved_like_bge_m3(tmp_path / "source", model)
+    told = convert(tmp_path / "source", tmp_path / "target", precision)["comparison"]
+    print(precision, told)  # noqa: T201 - the figures are part of what is shown
+    assert told["least_cosine"] > 0.99
+    assert told["least_token_cosine"] > 0.99
+    assert told["weight_difference"] < tolerance
+
+    engine = await WorkerEngine.start("ONNXRuntime")
+    try:
+        spec = EngineSpec(str(tmp_path / "target"), purpose=Ability.EMBED, threads=1)
+        loaded = await engine.load(spec)
+        answer = await engine.embed(EmbedRequest("r", TEXTS, outputs=loaded.outputs))
+    finally:
+        await engine.unload()
+    tokenizer = tokenizer_of(Encoder().vocabulary)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for text, said in zip(TEXTS, answer.said, strict=True):
+        ids = tokenizer.encode(text).ids
+        with torch.inference_mode():
+            vectors = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+            weights = torch.relu(sparse(vectors))[:, 0].tolist()
+            rows = torch.nn.functional.normalize(colbert(vectors[1:]), dim=-1).numpy()
+        dense = torch.nn.functional.normalize(vectors[0], dim=0).numpy()
+        assert np.frombuffer(said.values, np.float32) == pytest.approx(dense, abs=tolerance)
+        wanted: dict[int, float] = {}
+        for token, weight in zip(ids[1:-1], weights[1:-1], strict=True):
+            if weight > 0:
+                wanted[token] = max(weight, wanted.get(token, 0.0))
+        assert said.sparse is not None
+        assert said.colbert is not None
+        tokens = np.frombuffer(said.sparse.tokens, np.int32).tolist()
+        found = np.frombuffer(said.sparse.weights, np.float32).tolist()
+        if precision == "f32":
+            assert tokens == sorted(wanted)
+        # Rounded, a weight may fall to 0 and another rise above it.
+        given = dict(zip(tokens, found, strict=True))
+        for token in {*given, *wanted}:
+            assert given.get(token, 0) == pytest.approx(wanted.get(token, 0), abs=tolerance)
+        token_rows = [np.frombuffer(row, np.float32) for row in said.colbert.rows]
+        assert np.stack(token_rows) == pytest.approx(rows, abs=tolerance)
+
+
+def test_a_head_that_is_no_linear_layer_is_refused_and_never_runs_code(
+    tmp_path: pathlib.Path,
+) -> None:
+    source, mark = tmp_path / "source", tmp_path / "ran"
+    saved_like_bge_m3(source, transformers.AutoModel.from_config(xlm_roberta()))
+    (source / "sparse_linear.pt").write_bytes(
+        b"cpathlib\nPath.touch\n(cpathlib\nPath\n(S'" + str(mark).encode() + b"'\ntRtR."
+    )
+    result = runner.invoke(app, ["convert", str(source), str(tmp_path / "target")])
+    assert (result.exit_code, mark.exists(), (tmp_path / "target").exists()) == (1, False, False)
+    assert "sparse_linear.pt is no linear layer" in result.stderr
+
+
 async def test_a_cross_encoder_scores_as_transformers_does(tmp_path: pathlib.Path) -> None:
     torch.manual_seed(6)
     model = transformers.AutoModelForSequenceClassification.from_config(bert(num_labels=1))

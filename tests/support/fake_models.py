@@ -29,7 +29,7 @@ from ullage_runtime.core.domain import (
     Usage,
 )
 from ullage_runtime.core.errors import EngineDied, EngineFailed, LoadError
-from ullage_runtime.core.pooled import Ability, EmbedRequest, PooledAnswer, RerankRequest
+from ullage_runtime.core.pooled import Ability, EmbedRequest, PooledAnswer, RerankRequest, Said
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 from ullage_runtime.governor.devices import DeviceError, Reading
 from ullage_runtime.models.journal import Journal
@@ -187,7 +187,7 @@ class FakeEngine:
     async def embed(self, request: EmbedRequest) -> PooledAnswer:
         await self._step()
         self.embedded.append(request)
-        vector = array("f", self._vector).tobytes()
+        vector = Said(array("f", self._vector).tobytes())
         return PooledAnswer(tuple(vector for _ in request.inputs), (1,) * len(request.inputs))
 
     @property
@@ -196,7 +196,7 @@ class FakeEngine:
 
     async def rerank(self, request: RerankRequest) -> PooledAnswer:
         await self._step()
-        scores = (array("f", [float(len(text))]).tobytes() for text in request.documents)
+        scores = (Said(array("f", [float(len(text))]).tobytes()) for text in request.documents)
         return PooledAnswer(tuple(scores), (1,) * len(request.documents))
 
     async def tokenize(self, request: TokenizeRequest) -> Tokens:

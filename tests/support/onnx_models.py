@@ -29,15 +29,18 @@ def write_onnx(
     pooling: str | None = None,
     external: bool = False,
     vocabulary: Sequence[str] = (),
+    heads: bool = False,
 ) -> Path:
     """Write an encoder with its files into a folder and return the folder.
 
     `pooling` is what sentence-transformers calls the way to pool, such as `cls_token`. `vocabulary`
-    is the tokenizer's, if it is another one than the encoder's.
+    is the tokenizer's, if it is another one than the encoder's. With `heads` it is a model like
+    BGE-M3, of `graph_with_heads`.
     """
     encoder = encoder or Encoder()
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    save(graph_of(encoder), folder / name, external=external)
+    model = graph_with_heads(encoder) if heads else graph_of(encoder)
+    save(model, folder / name, external=external)
     tokenizer = tokenizer_of(vocabulary or encoder.vocabulary)
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(
@@ -128,6 +131,44 @@ class Graph:
 
 def graph_of(encoder: Encoder) -> onnx.ModelProto:
     """Return an encoder as a model that gives the vectors of tokens, or its head's scores."""
+    graph, x = _encoded(encoder)
+    if not encoder.has_head:
+        return graph.model(("last_hidden_state", x, ["texts", "n", encoder.width]))
+    scores = _linear(
+        graph, graph.add("Tanh", _linear(graph, _first(graph, x), "cls")), "cls.output"
+    )
+    return graph.model(("logits", scores, ["texts", max(1, len(encoder.labels))]))
+
+
+def head_weights(encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrices of the sparse and of the ColBERT head, to be multiplied from the right.
+
+    A token's vector has half the width of a text's.
+    """
+    random = np.random.default_rng(encoder.seed + 1)
+    drawn = random.standard_normal((encoder.width, 1 + encoder.width // 2)).astype(np.float32)
+    return drawn[:, :1], drawn[:, 1:]
+
+
+def graph_with_heads(encoder: Encoder) -> onnx.ModelProto:
+    """Return an encoder as a model that gives BGE-M3's three outputs: of CLS, and of each token."""
+    graph, x = _encoded(encoder)
+    sparse, colbert = head_weights(encoder)
+    weights = graph.add("Relu", graph.add("MatMul", x, graph.number("sparse", sparse)))
+    vectors = graph.add("MatMul", x, graph.number("colbert", colbert))
+    return graph.model(
+        ("dense_vecs", _first(graph, x), ["texts", encoder.width]),
+        ("sparse_vecs", weights, ["texts", "n", 1]),
+        ("colbert_vecs", vectors, ["texts", "n", encoder.width // 2]),
+    )
+
+
+def _first(graph: Graph, x: str) -> str:
+    return graph.add("Gather", x, graph.number("first", 0), axis=1)
+
+
+def _encoded(encoder: Encoder) -> tuple[Graph, str]:
+    """Return a graph and what in it gives the vectors of tokens."""
     graph = Graph()
     for name, values in weights_of(encoder).items():
         graph.number(name, values if name.startswith(_TABLES) else values.T)
@@ -142,11 +183,7 @@ def graph_of(encoder: Encoder) -> onnx.ModelProto:
         grown = graph.add("Gelu", _linear(graph, x, f"{prefix}.ffn_up"), approximate="tanh")
         shrunk = _linear(graph, grown, f"{prefix}.ffn_down")
         x = _normed(graph, graph.add("Add", x, shrunk), f"{prefix}.layer_output_norm")
-    if not encoder.has_head:
-        return graph.model(("last_hidden_state", x, ["texts", "n", encoder.width]))
-    first = graph.add("Gather", x, graph.number("first", 0), axis=1)
-    scores = _linear(graph, graph.add("Tanh", _linear(graph, first, "cls")), "cls.output")
-    return graph.model(("logits", scores, ["texts", max(1, len(encoder.labels))]))
+    return graph, x
 
 
 def _embedded(graph: Graph) -> str:

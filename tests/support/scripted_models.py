@@ -19,7 +19,7 @@ from ullage_runtime.core.domain import (
     Usage,
 )
 from ullage_runtime.core.errors import ModelNotFound, ModelSuspended, ServingError
-from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, RerankRequest, Role
+from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, RerankRequest, Role, Said
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 
 REVISION = "0a1b2c3d4e"
@@ -107,11 +107,11 @@ class FakeLease:
         return self.script(request)
 
     async def embed(self, request: EmbedRequest, role: Role | None = None) -> PooledAnswer:
-        vectors = (array("f", [0.6, 0.8]).tobytes() for _ in request.inputs)
+        vectors = (Said(array("f", [0.6, 0.8]).tobytes()) for _ in request.inputs)
         return PooledAnswer(tuple(vectors), tuple(len(text) for text in request.inputs))
 
     async def rerank(self, request: RerankRequest) -> PooledAnswer:
-        scores = (array("f", [float(len(text))]).tobytes() for text in request.documents)
+        scores = (Said(array("f", [float(len(text))]).tobytes()) for text in request.documents)
         return PooledAnswer(tuple(scores), tuple(len(text) for text in request.documents))
 
     async def tokenize(self, request: TokenizeRequest) -> Tokens:

@@ -16,8 +16,15 @@ import psutil
 import pytest
 
 from tests.support.embedding_engines import check_that_a_bulk_load_holds_no_query_up
-from tests.support.encoder_models import Encoder, embedded, pieces, score
-from tests.support.onnx_models import Graph, graph_of, save, write_json, write_onnx
+from tests.support.encoder_models import CLS, SEP, Encoder, embedded, hidden, pieces, score
+from tests.support.onnx_models import (
+    Graph,
+    graph_of,
+    head_weights,
+    save,
+    write_json,
+    write_onnx,
+)
 from ullage_api.conditions import Reason
 from ullage_runtime.core.domain import Adapter, EngineSpec, GenerateRequest, Loaded
 from ullage_runtime.core.errors import (
@@ -25,13 +32,16 @@ from ullage_runtime.core.errors import (
     InvalidOutput,
     InvalidRequest,
     LoadError,
+    UnsupportedOutput,
 )
 from ullage_runtime.core.pooled import (
     DEFAULT_TEXTS,
     Ability,
     EmbedRequest,
+    Output,
     PoolingType,
     RerankRequest,
+    Said,
 )
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest
 from ullage_runtime.engines.onnx.header import read_header
@@ -190,6 +200,99 @@ async def test_vectors_that_are_not_finite_are_an_error_and_pass_no_gate(tmp_pat
         with pytest.raises(InvalidOutput, match="text 0"):
             await vectors_of(engine, "the")
         assert (await engine.stats()).requests_running == 0
+
+
+ALL = (Output.DENSE, Output.SPARSE, Output.COLBERT)
+
+
+async def test_one_pass_gives_the_vector_the_weights_and_the_vectors_of_tokens(
+    tmp_path: Path,
+) -> None:
+    folder = write_onnx(tmp_path, heads=True)
+    sparse, colbert = head_weights(Encoder())
+    async with engine_for(folder) as (engine, loaded):
+        assert (loaded.outputs, loaded.dimensions) == (ALL, 64)
+        before = await engine.stats()
+        answer = await engine.embed(EmbedRequest("r", TEXTS, outputs=ALL))
+        assert (await engine.stats()).prompt_tokens - before.prompt_tokens == answer.tokens
+        for text, said in zip(TEXTS, answer.said, strict=True):
+            ids = [CLS, *pieces(Encoder(), text), SEP]
+            vectors = hidden(Encoder(), ids)
+            found = np.frombuffer(said.values, dtype=np.float32)
+            assert found == pytest.approx(embedded(Encoder(), text, "CLS"), abs=1e-4)
+            weights = np.maximum(vectors @ sparse, 0)[:, 0]
+            wanted = {
+                token: max(weights[n] for n, other in enumerate(ids) if other == token)
+                for token in ids[1:-1]
+            }
+            assert weights_of(said) == pytest.approx(
+                {token: weight for token, weight in wanted.items() if weight > 0}, abs=1e-4
+            )
+            rows = vectors[1:] @ colbert
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            assert said.colbert is not None
+            assert said.colbert.width == 32
+            told = [np.frombuffer(row, dtype=np.float32) for row in said.colbert.rows]
+            assert np.stack(told) == pytest.approx(rows, abs=1e-4)
+
+
+def weights_of(said: Said) -> dict[int, float]:
+    assert said.sparse is not None
+    tokens = np.frombuffer(said.sparse.tokens, dtype=np.int32)
+    weights = np.frombuffer(said.sparse.weights, dtype=np.float32)
+    return {int(token): float(weight) for token, weight in zip(tokens, weights, strict=True)}
+
+
+async def test_each_request_gets_what_it_asks_for_though_they_are_computed_together(
+    tmp_path: Path,
+) -> None:
+    async with engine_for(write_onnx(tmp_path, heads=True)) as (engine, _):
+        wants = (ALL[:1], ALL[1:2], ALL[2:], ALL)
+        requests = [EmbedRequest("r", TEXTS, outputs=wants[n % 4]) for n in range(16)]
+        answers = await asyncio.gather(*map(engine.embed, requests))
+        for request, answer in zip(requests, answers, strict=True):
+            for said in answer.said:
+                given = (bool(said.values), said.sparse is not None, said.colbert is not None)
+                assert given == tuple(output in request.outputs for output in ALL)
+        only = await engine.embed(EmbedRequest("r", ((5,),), outputs=ALL))
+        assert only.said[0].colbert is not None
+        assert only.said[0].colbert.values == b"", "the first token's vector is the whole text's"
+
+
+async def test_an_output_that_a_file_does_not_give_is_refused_with_what_would(
+    tmp_path: Path,
+) -> None:
+    async with engine_for(write_onnx(tmp_path)) as (engine, loaded):
+        assert loaded.outputs == (Output.DENSE,)
+        with pytest.raises(UnsupportedOutput, match=r"no sparse and colbert ones; an ONNX build"):
+            await engine.embed(EmbedRequest("r", TEXTS, outputs=ALL))
+
+
+async def test_vectors_of_tokens_are_bounded_by_the_request(tmp_path: Path) -> None:
+    async with engine_for(write_onnx(tmp_path, heads=True)) as (engine, _):
+        many = EmbedRequest("r", ((5,) * 128,) * 4097, outputs=(Output.COLBERT,))
+        with pytest.raises(InvalidRequest, match=r"a request may have 524288: send fewer"):
+            await engine.embed(many)
+
+
+async def test_a_head_whose_weights_are_no_numbers_passes_no_gate(tmp_path: Path) -> None:
+    folder = write_onnx(tmp_path, heads=True)
+    model = onnx.load_model(str(folder / "model.onnx"))
+    (sparse,) = (each for each in model.graph.initializer if each.name == "sparse")
+    broken = np.full((64, 1), np.nan, dtype=np.float32)
+    sparse.CopyFrom(onnx.numpy_helper.from_array(broken, "sparse"))
+    save(model, folder / "model.onnx")
+    async with engine_for(folder) as (engine, loaded):
+        with pytest.raises(LoadError, match=r"cannot embed.*tokens are not finite"):
+            await pass_gate(engine, loaded)
+        assert (await vectors_of(engine, "the")).shape == (1, 64)
+
+
+async def test_a_graph_that_pools_by_itself_is_not_pooled_otherwise(tmp_path: Path) -> None:
+    folder = write_onnx(tmp_path, heads=True)
+    with pytest.raises(LoadError, match=r"pools by itself, into dense_vecs; leave engine.pooling"):
+        async with engine_for(folder, pooling=PoolingType.MEAN):
+            pass
 
 
 RANKER = Encoder(has_head=True)

@@ -160,8 +160,15 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"input": "a", "input_type": "poem"}, "must be one of query", "invalid_request_error"),
     ({"input": "a", "normalize": False}, "not supported", "invalid_request_error"),
     ({"input": "a", "truncate": "START"}, "must be true, false", "invalid_request_error"),
-    ({"input": "a", "return_sparse": True}, "one dense vector", "unsupported_output"),
-    ({"input": "a", "embedding_type": "colbert"}, "one dense vector", "unsupported_output"),
+    ({"input": "a", "return_dense": False}, "not supported", "invalid_request_error"),
+    ({"input": "a", "embedding_type": "bits"}, "embedding_type", "invalid_request_error"),
+    (
+        {"input": "a", "embedding_type": "sparse", "dimensions": 8},
+        "none are asked for",
+        "invalid_request_error",
+    ),
+    ({"input": "a", "return_sparse": True}, "an ONNX build", "unsupported_output"),
+    ({"input": "a", "embedding_type": "colbert"}, "no colbert ones", "unsupported_output"),
     (
         {"input": "a", "task": "query", "input_type": "passage"},
         "contradict",

@@ -1,5 +1,6 @@
 """An ONNX encoder behind the API, beside GGUF models in the same pod."""
 
+import base64
 import pathlib
 from typing import Any
 
@@ -7,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.encoder_models import Encoder, embedded, score, write_encoder
+from tests.support.encoder_models import Encoder, embedded, pieces, score, write_encoder
 from tests.support.gguf_models import write_model
 from tests.support.onnx_models import write_onnx
 from tests.support.runtimes import eventually, served
@@ -29,6 +30,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     write_onnx(folder / "encoder", ENCODER)
     write_onnx(folder / "split", ENCODER, external=True)
     write_onnx(folder / "ranker", RANKER)
+    write_onnx(folder / "heads", ENCODER, heads=True)
     write_onnx(folder / "nan", Encoder(broken=True))
     write_onnx(folder / "lost", ENCODER, external=True)
     (folder / "lost" / "model.onnx_data").unlink()
@@ -167,3 +169,43 @@ async def test_a_damaged_model_is_refused_while_the_others_serve(
 
         await eventually(settled, PATIENCE)
         assert (await vectors(client, "good")).shape == (3, 64)
+
+
+async def test_one_request_has_all_that_a_model_says_of_a_text(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with served(tmp_path, None) as (runtime, client):
+        client.timeout = httpx.Timeout(PATIENCE)
+        await runtime.models.apply(document(files, model("m3", "heads")))
+
+        async def asked(**fields: Any) -> list[dict[str, Any]]:
+            answer = await client.post(EMBEDDINGS, json={"model": "m3", "input": TEXTS, **fields})
+            assert answer.status_code == 200, answer.text
+            found: list[dict[str, Any]] = answer.json()["data"]
+            return found
+
+        plain = await asked()
+        assert set(plain[0]) == {"object", "index", "embedding"}
+        everything = await asked(return_sparse=True, return_colbert_vecs=True)
+        sparse = await asked(embedding_type="sparse")
+        colbert = await asked(embedding_type="colbert")
+        packed = await asked(embedding_type="colbert", encoding_format="base64")
+        short = await asked(dimensions=16, return_sparse=True)
+        for place, text in enumerate(TEXTS):
+            told = everything[place]
+            assert told["embedding"] == plain[place]["embedding"]
+            assert told["embedding"] == pytest.approx(embedded(ENCODER, text, "CLS"), abs=1e-4)
+            assert told["sparse_embedding"] == sparse[place]["embedding"]
+            weights = told["sparse_embedding"]
+            assert weights["indices"] == sorted(set(weights["indices"]))
+            assert set(weights["indices"]) <= set(pieces(ENCODER, text))
+            assert all(weight > 0 for weight in weights["values"])
+            assert told["colbert_vecs"] == colbert[place]["embedding"]
+            rows = np.array(told["colbert_vecs"])
+            assert rows.shape == (len(pieces(ENCODER, text)) + 1, 32)
+            assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
+            raw = [base64.b64decode(row) for row in packed[place]["embedding"]]
+            unpacked = np.stack([np.frombuffer(row, dtype="<f4") for row in raw])
+            assert unpacked == pytest.approx(rows)
+            assert len(short[place]["embedding"]) == 16
+            assert short[place]["sparse_embedding"] == weights

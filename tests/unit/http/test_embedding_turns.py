@@ -12,7 +12,7 @@ from tests.support.runtimes import eventually
 from ullage_api.kinds.model_deployment import Task
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
 from ullage_runtime.core.errors import InvalidRequest
-from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, Role
+from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, Role, Said
 from ullage_runtime.http.retrieval.embedding import PoolEmbedder
 
 
@@ -31,7 +31,7 @@ class Lease:
     async def embed(self, request: EmbedRequest, role: Role | None = None) -> PooledAnswer:
         self.order.append(f"{request.tenant} {len(request.inputs)} {request.truncate}")
         await self.go.wait()
-        return PooledAnswer((array("f", [1.0, 0.0]).tobytes(),) * len(request.inputs), (1,))
+        return PooledAnswer((Said(array("f", [1.0, 0.0]).tobytes()),) * len(request.inputs), (1,))
 
 
 class Models:

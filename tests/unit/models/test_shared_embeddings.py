@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.runtimes import eventually
 from ullage_runtime.core.errors import ContextLengthExceeded, EngineDied
-from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, TextOrTokens
+from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, Said, TextOrTokens
 from ullage_runtime.models.kept import Kept, Outcome
 from ullage_runtime.models.shared_embeddings import SharedEmbeddings, Vector, Whose
 
@@ -32,7 +32,7 @@ class Engine:
         if self.errors:
             raise self.errors.pop(0)
         return PooledAnswer(
-            tuple(array("f", [len(text)]).tobytes() for text in request.inputs),
+            tuple(Said(array("f", [len(text)]).tobytes()) for text in request.inputs),
             tuple(len(text) for text in request.inputs),
         )
 

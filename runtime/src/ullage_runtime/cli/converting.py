@@ -51,6 +51,10 @@ def convert(
         if near.least_cosine is None
         else f"the least cosine is {near.least_cosine:.6f}, the mean {near.mean_cosine:.6f}"
     )
+    if near.weight_difference is not None:
+        close += f"; a token's weight is off by at most {near.weight_difference:.6f} of the largest"
+    if near.least_token_cosine is not None:
+        close += f"; of tokens' vectors the least cosine is {near.least_token_cosine:.6f}"
     out.print(
         f"{escape(str(done.target))}: {done.precision}, {human_bytes(done.target_bytes)} of "
         f"{human_bytes(done.source_bytes)}; of {near.texts} random texts {close}"

@@ -155,7 +155,8 @@ def _facts(found: Inspected) -> list[tuple[str, RenderableType]]:
     ]
     if loaded is None or found.resident_bytes is None:
         return facts
-    width = f", {loaded.dimensions} dimensions" if loaded.dimensions else ""
+    outputs = ", ".join(output.value for output in loaded.outputs)
+    width = f", {loaded.dimensions} dimensions ({outputs})" if loaded.dimensions else ""
     return [
         *facts,
         (

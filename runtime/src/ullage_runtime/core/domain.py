@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from ullage_runtime.core.pooled import Ability, PoolingType
+from ullage_runtime.core.pooled import Ability, Output, PoolingType
 
 
 class FinishReason(StrEnum):
@@ -294,6 +294,8 @@ class Loaded:
     """What it can be asked for, as it is loaded."""
     dimensions: int = 0
     """Numbers of an embedding; 0 when it gives none."""
+    outputs: tuple[Output, ...] = (Output.DENSE,)
+    """What it can say of a text that it embeds."""
 
 
 WIDTHS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)

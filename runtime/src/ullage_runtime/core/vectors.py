@@ -9,12 +9,20 @@ from array import array
 from typing import Final
 
 _FLOAT: Final = "f"
+_INTEGER: Final = "i"
 FLOAT_BYTES: Final = 4
 
 
 def floats(values: bytes) -> "array[float]":
     """Return a vector's numbers."""
     numbers = array(_FLOAT)
+    numbers.frombytes(values)
+    return numbers
+
+
+def integers(values: bytes) -> "array[int]":
+    """Return 32-bit integers."""
+    numbers = array(_INTEGER)
     numbers.frombytes(values)
     return numbers
 

@@ -90,7 +90,7 @@ async def _problem(engine: Engine, loaded: Loaded, ability: Ability, adapter: st
             finished, _ = await _generated(engine, asked)
             return None if finished else "generated nothing"
         case Ability.EMBED:
-            embedded = await engine.embed(EmbedRequest(_ID, (_TEXT,)))
+            embedded = await engine.embed(EmbedRequest(_ID, (_TEXT,), outputs=loaded.outputs))
             found = [dimensions(vector) for vector in embedded.values]
             return None if found == [loaded.dimensions] else f"gave vectors of {found} dimensions"
         case Ability.RERANK:

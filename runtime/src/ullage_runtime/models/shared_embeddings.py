@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ullage_runtime.core.cache import CacheKey
 from ullage_runtime.core.errors import InvalidOutput, InvalidRequest
-from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, TextOrTokens
+from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, Said, TextOrTokens
 from ullage_runtime.models.kept import Kept, Outcome
 
 Compute = Callable[[EmbedRequest], Awaitable[PooledAnswer]]
@@ -18,7 +18,7 @@ Compute = Callable[[EmbedRequest], Awaitable[PooledAnswer]]
 class Vector:
     """What was computed of one text."""
 
-    values: bytes
+    said: Said
     tokens: int
 
 
@@ -71,7 +71,7 @@ class SharedEmbeddings:
         vectors = [found[key] for key in keys]
         computed = sum(vector.tokens for vector in mine.values())
         return PooledAnswer(
-            values=tuple(vector.values for vector in vectors),
+            said=tuple(vector.said for vector in vectors),
             lengths=tuple(vector.tokens for vector in vectors),
             cached_tokens=sum(vector.tokens for vector in vectors) - computed,
         )
@@ -105,10 +105,10 @@ class SharedEmbeddings:
         self._flights |= flights
         try:
             answer = await _asked(tuple(texts[key] for key in keys), request, compute)
-            vectors = map(Vector, answer.values, answer.lengths)
+            vectors = map(Vector, answer.said, answer.lengths)
             computed = dict(zip(keys, vectors, strict=True))
             for key, vector in computed.items():
-                self._kept.keep(key, vector, len(vector.values), self._seconds)
+                self._kept.keep(key, vector, vector.said.size, self._seconds)
                 flights[key].set_result(vector)
         finally:
             for key, flight in flights.items():

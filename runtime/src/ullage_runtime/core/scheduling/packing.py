@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ullage_runtime.core.errors import Overloaded
+from ullage_runtime.core.pooled import Output
 from ullage_runtime.core.scheduling.fairness import Service
 
 
@@ -20,6 +21,8 @@ class Job:
     texts: list[Sequence[int]]
     tenant: str = ""
     deadline: float | None = None
+    outputs: tuple[Output, ...] = (Output.DENSE,)
+    """What is wanted of each."""
     left: list[int] = field(init=False)
     """Places of the texts to come, the next one last."""
     turns: int = field(init=False, default=0)

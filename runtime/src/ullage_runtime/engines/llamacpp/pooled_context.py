@@ -1,10 +1,11 @@
 """PooledContext: a context of llama.cpp that computes whole texts, one result for each."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from ullage_runtime.core.errors import EngineFailed
+from ullage_runtime.core.pooled import Output, Said
 from ullage_runtime.core.vectors import FLOAT_BYTES
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.model import Model
@@ -16,6 +17,9 @@ _DONE: Final = 0
 class PooledContext:
     """Each text is a sequence of its own; nothing is kept from one batch to the next."""
 
+    outputs: tuple[Output, ...] = (Output.DENSE,)
+    token_width = 0
+
     def __init__(self, model: Model, width: int) -> None:
         """`width` is how many numbers a result has."""
         self._handle = model.context
@@ -24,8 +28,12 @@ class PooledContext:
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
         self._batch: Any = llama_cpp.llama_batch_init(model.batch, 0, 1)
 
-    def compute(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
-        """Return each text's numbers as 32-bit floats; raises EngineFailed."""
+    def compute(
+        self,
+        texts: Sequence[Sequence[int]],
+        outputs: Collection[Output],  # noqa: ARG002 - there is but one
+    ) -> list[Said]:
+        """Return each text's vector or score; raises EngineFailed."""
         self._fill(texts)
         if self._memory:
             llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003 - llama.h has no names
@@ -36,7 +44,7 @@ class PooledContext:
             raise EngineFailed(
                 f"llama.cpp could not compute a batch of {len(texts)} texts", retry_after=1
             )
-        return [self._numbers(sequence) for sequence in range(len(texts))]
+        return [Said(self._numbers(sequence)) for sequence in range(len(texts))]
 
     def close(self) -> None:
         """Free the batch; idempotent. The model frees the rest."""

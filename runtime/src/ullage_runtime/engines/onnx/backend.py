@@ -74,6 +74,7 @@ class OnnxBackend:
             max_sequences=TAKEN_AT_ONCE,
             abilities=(spec.purpose,),
             dimensions=model.width if spec.purpose is Ability.EMBED else 0,
+            outputs=model.outputs,
         )
 
     def prepare(self, request: GenerateRequest | PooledRequest, arrival: float) -> Prepared:

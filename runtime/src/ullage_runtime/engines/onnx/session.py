@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -11,7 +11,7 @@ import onnxruntime
 from ullage_api.conditions import Reason
 from ullage_runtime.core.errors import EngineFailed, InsufficientMemory, LoadError
 from ullage_runtime.engines.onnx.files import invalid
-from ullage_runtime.engines.onnx.heads import Head
+from ullage_runtime.engines.onnx.heads import Head, Numbers
 from ullage_runtime.engines.pooled.texts import Pair
 
 VERSION: Final = str(onnxruntime.__version__)
@@ -29,6 +29,8 @@ _TOKENS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
 _KNOWN_INPUTS: Final = (_TOKENS, _MASK, _TYPES)
 _ALLOCATION: Final = ("alloc", "out of memory")
 _OF_TEXTS: Final = 2
+
+T = TypeVar("T")
 
 
 class Session:
@@ -65,14 +67,15 @@ class Session:
         }
         """Shapes of the outputs that are numbers, by their names."""
 
-    def run(self, texts: Sequence[Sequence[int]], head: Head) -> list[bytes]:
-        """Return what a head makes of each text, as 32-bit floats.
+    def run(self, texts: Sequence[Sequence[int]], heads: Sequence[Head]) -> list[Sequence[Numbers]]:
+        """Return what each head makes of each text, as arrays of 32-bit floats.
 
-        Raises EngineFailed, and MemoryError when there is not enough of it.
+        The graph is computed once. Raises EngineFailed, and MemoryError when there is not enough.
         """
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        names = [head.output for head in heads]
         try:
-            (values,) = self._session.run([head.output], self._fed(texts, lengths))
+            found = self._session.run(names, self._fed(texts, lengths))
         except Exception as error:  # its exceptions have no common parent
             if any(sign in str(error).lower() for sign in _ALLOCATION):
                 raise MemoryError from error
@@ -80,8 +83,10 @@ class Session:
                 f"onnxruntime could not compute a batch of {len(texts)} texts: {_line(error)}",
                 retry_after=1,
             ) from error
-        rows = head.rows(np.asarray(values, dtype=np.float32), lengths)
-        return [row.tobytes() for row in rows]
+        return [
+            list(head.rows(np.asarray(values, dtype=np.float32), lengths))
+            for head, values in zip(heads, found, strict=True)
+        ]
 
     def _fed(self, texts: Sequence[Sequence[int]], lengths: "np.ndarray[Any, Any]") -> Any:
         """Return the graph's inputs: each text a row, the short ones filled up."""
@@ -102,8 +107,8 @@ class Session:
 
 
 def tried_in_halves(
-    compute: Callable[[Sequence[Sequence[int]]], list[bytes]], texts: Sequence[Sequence[int]]
-) -> list[bytes]:
+    compute: Callable[[Sequence[Sequence[int]]], list[T]], texts: Sequence[Sequence[int]]
+) -> list[T]:
     """Return what is computed of texts, in two halves when together they take too much memory.
 
     Raises InsufficientMemory when a half takes too much as well.
@@ -119,7 +124,7 @@ def tried_in_halves(
             f"there is no memory for {middle} texts of up to {max(map(len, texts))} tokens: send "
             "shorter ones, or set engine.contextLength lower"
         ) from error
-    return [vector for half in halves for vector in half]
+    return [each for half in halves for each in half]
 
 
 def runs_of(texts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:

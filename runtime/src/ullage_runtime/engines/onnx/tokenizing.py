@@ -24,6 +24,7 @@ class OnnxTokenizer:
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
             vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+            added = self._tokenizer.get_added_tokens_decoder()
             pair = self._tokenizer.encode(_PROBE, _PROBE, add_special_tokens=True)
         except Exception as error:  # tokenizers raises nothing narrower
             raise invalid(f"tokenizer.json cannot be read: {str(error)[:200]}") from error
@@ -32,6 +33,8 @@ class OnnxTokenizer:
         self.frame = _frame(pair)
         self.second_type = max(pair.type_ids, default=0)
         """What the tokens of a pair's second text are called."""
+        self.special = frozenset(id_ for id_, token in added.items() if token.special)
+        """Tokens that stand for no text: what begins, ends, parts and fills up."""
         self.last_token = max(vocabulary.values())
         self.vocabulary_size = self.last_token + 1
         self.longest_token = max(len(token.encode()) for token in vocabulary)

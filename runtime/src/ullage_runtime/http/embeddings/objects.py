@@ -21,15 +21,34 @@ class EmbeddingUsage(BaseModel):
     prompt_tokens_details: EmbeddingPromptDetails
 
 
+class SparseEmbedding(BaseModel):
+    """The weights of a text's tokens."""
+
+    indices: Annotated[list[int], Field(description="Different tokens' ids, ascending.")]
+    values: Annotated[list[float], Field(description="The weight of each, above 0.")]
+
+
 class Embedding(BaseModel):
     """One text's vector."""
 
     object: Literal["embedding"]
     index: Annotated[int, Field(description="Place of its text among the inputs.")]
     embedding: Annotated[
-        list[float] | str,
-        Field(description="Of length 1: numbers, or their 32-bit little-endian bytes in base64."),
+        list[float] | str | SparseEmbedding | list[list[float]] | list[str],
+        Field(
+            description=(
+                "Of length 1: numbers, or their 32-bit little-endian bytes in base64. With "
+                "embedding_type sparse, weights; with colbert, such a vector for each token."
+            )
+        ),
     ]
+    sparse_embedding: Annotated[
+        SparseEmbedding | None, Field(description="With return_sparse.")
+    ] = None
+    colbert_vecs: Annotated[
+        list[list[float]] | list[str] | None,
+        Field(description="With return_colbert_vecs: a vector for each token but the first."),
+    ] = None
 
 
 class EmbeddingList(BaseModel):

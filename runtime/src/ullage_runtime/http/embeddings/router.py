@@ -23,5 +23,5 @@ router = APIRouter(prefix="/v1", tags=[TAG])
 async def create_embeddings(
     body: EmbeddingRequest, request: Request, services: ServicesOf
 ) -> Response:
-    """Embed texts: one vector of length 1 for each."""
+    """Embed texts: one vector of length 1 for each, or what else the model says of them."""
     return await embedding_answer(services, request, body)

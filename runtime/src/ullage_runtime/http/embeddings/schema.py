@@ -5,8 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator
 
-from ullage_runtime.core.errors import UnsupportedOutput
-from ullage_runtime.core.pooled import Role, TextOrTokens
+from ullage_runtime.core.pooled import Output, Role, TextOrTokens
 from ullage_runtime.http.openai.fields import TOKENS_SCHEMA, Request, encodable
 from ullage_runtime.http.openai.schema import Name, is_tokens
 from ullage_runtime.http.roles import ROLE_NAMES, role_of
@@ -24,6 +23,7 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "output_dtype": (None, "float"),
     "embedding_types": (None, ["float"]),
     "messages": (None,),
+    "return_dense": (None, True),
 }
 """Parameters that are not supported, each with the values that change nothing."""
 
@@ -74,9 +74,11 @@ class EmbeddingRequest(Request):
     task: Annotated[Any, _ROLE] = None
     """The same by another name."""
     embedding_type: Literal["dense", "sparse", "colbert"] | None = None
+    """What `embedding` is: one vector, a weight for each token (sparse), or a vector for each."""
     return_sparse: bool | None = None
-    return_dense: bool | None = None
+    """Whether each result has its sparse vector beside its embedding."""
     return_colbert_vecs: bool | None = None
+    """Whether each result has its tokens' vectors beside its embedding."""
     user: Any = None
     """Accepted and ignored."""
 
@@ -103,21 +105,15 @@ class EmbeddingRequest(Request):
             raise ValueError("must be a string")
         return None if value is None else role_of(value)
 
-    def check_outputs(self) -> None:
-        """Raise UnsupportedOutput for other vectors than dense ones, which no model here gives."""
-        wanted = {
-            "embedding_type": self.embedding_type not in (None, "dense"),
-            "return_sparse": bool(self.return_sparse),
-            "return_colbert_vecs": bool(self.return_colbert_vecs),
-            "return_dense": self.return_dense is False,
-        }
-        for param, asked in wanted.items():
-            if asked:
-                raise UnsupportedOutput(
-                    f"model {self.model!r} gives one dense vector for each text, as every model "
-                    f"here does; leave {param} out",
-                    param=param,
-                )
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What is wanted of each text."""
+        wanted = {Output(self.embedding_type or Output.DENSE)}
+        if self.return_sparse:
+            wanted.add(Output.SPARSE)
+        if self.return_colbert_vecs:
+            wanted.add(Output.COLBERT)
+        return tuple(output for output in Output if output in wanted)
 
 
 def _input(index: int, value: object) -> TextOrTokens:

@@ -1,26 +1,27 @@
 """Checking: what a converted model computes, held against what it was made of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from ullage_runtime.core.pooled import Ability, PoolingType
+from ullage_runtime.core.pooled import Ability, Output, PoolingType
 from ullage_runtime.engines.limits import cpu_quota
 from ullage_runtime.engines.onnx.conversion.folders import ConversionError
 from ullage_runtime.engines.onnx.files import OnnxFiles
-from ullage_runtime.engines.onnx.heads import Head, head_for
+from ullage_runtime.engines.onnx.heads import Head, heads_for, pooled_output
 from ullage_runtime.engines.onnx.session import Session
 
 TEXTS: Final = 64
 LONGEST: Final = 128
 """Tokens of the longest text that is compared."""
 _SEED: Final = 20
+_NO_WEIGHT: Final = 1e-6
 
 Numbers = Any
-Rows = Callable[[Sequence[Sequence[int]]], Numbers]
-"""Takes texts as tokens; returns a row of numbers for each."""
+Says = Callable[[Sequence[int]], Mapping[Output, Numbers]]
+"""Takes a text's tokens; returns what a model says of it: `Head` tells in which form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,12 @@ class Limits:
     """What is close enough."""
 
     cosine: float
-    """At least, between a text's vectors."""
+    """At least, between a text's vectors, and between those of its tokens."""
     score: float
-    """At most, between a pair's scores as numbers from 0 to 1."""
+    """At most, between a pair's scores as numbers from 0 to 1, and between weights of tokens.
+
+    A weight's difference is a share of the largest weight that there is.
+    """
 
 
 EXACT: Final = Limits(cosine=0.9999, score=0.0001)
@@ -46,19 +50,26 @@ class Comparison:
     mean_cosine: float | None = None
     score_difference: float | None = None
     """The largest, of scores from 0 to 1."""
+    weight_difference: float | None = None
+    """The largest, of weights of tokens, as a share of the largest weight."""
+    least_token_cosine: float | None = None
 
     def check(self, limits: Limits) -> None:
         """Raise ConversionError unless they are close enough."""
-        if self.least_cosine is not None and not self.least_cosine >= limits.cosine:
-            raise ConversionError(
-                f"the result is not close enough to its source: of {self.texts} texts the least "
-                f"cosine is {self.least_cosine:.5f}, and {limits.cosine} is asked"
-            )
-        if self.score_difference is not None and not self.score_difference <= limits.score:
-            raise ConversionError(
-                f"the result is not close enough to its source: of {self.texts} pairs a score is "
-                f"off by {self.score_difference:.5f}, and {limits.score} is allowed"
-            )
+        at_least = {"cosine": self.least_cosine, "cosine of a token": self.least_token_cosine}
+        at_most = {"score": self.score_difference, "weight of a token": self.weight_difference}
+        for what, found in at_least.items():
+            if found is not None and not found >= limits.cosine:
+                raise ConversionError(
+                    f"the result is not close enough to its source: of {self.texts} texts the "
+                    f"least {what} is {found:.5f}, and {limits.cosine} is asked"
+                )
+        for what, found in at_most.items():
+            if found is not None and not found <= limits.score:
+                raise ConversionError(
+                    f"the result is not close enough to its source: of {self.texts} texts a "
+                    f"{what} is off by {found:.5f}, and {limits.score} is allowed"
+                )
 
 
 def sample_texts(vocabulary: int, longest: int) -> list[list[int]]:
@@ -69,42 +80,72 @@ def sample_texts(vocabulary: int, longest: int) -> list[list[int]]:
 
 
 def compared(
-    texts: Sequence[Sequence[int]], ours: Rows, theirs: Rows, purpose: Ability
+    texts: Sequence[Sequence[int]], ours: Says, theirs: Says, purpose: Ability
 ) -> Comparison:
     """Return how close two models are."""
-    found, wanted = ours(texts), theirs(texts)
-    if found.shape != wanted.shape:
-        raise ConversionError(f"the result gives numbers of {found.shape}, not {wanted.shape}")
+    found, wanted = _stacked(texts, ours), _stacked(texts, theirs)
+    shapes = [{output: each.shape for output, each in of.items()} for of in (found, wanted)]
+    if shapes[0] != shapes[1]:
+        raise ConversionError(f"the result gives numbers of {shapes[0]}, not {shapes[1]}")
     if purpose is Ability.RERANK:
-        difference = np.abs(_chances(found) - _chances(wanted)).max()
+        difference = np.abs(_chances(found[Output.DENSE]) - _chances(wanted[Output.DENSE])).max()
         return Comparison(len(texts), score_difference=float(difference))
-    cosines = (_units(found) * _units(wanted)).sum(axis=1)
-    return Comparison(len(texts), float(cosines.min()), float(cosines.mean()))
+    cosines = _cosines(found[Output.DENSE], wanted[Output.DENSE])
+    weights = token_cosines = None
+    if Output.SPARSE in found:
+        difference = np.abs(found[Output.SPARSE] - wanted[Output.SPARSE]).max()
+        weights = float(difference / max(wanted[Output.SPARSE].max(), _NO_WEIGHT))
+    if Output.COLBERT in found:
+        token_cosines = float(_cosines(found[Output.COLBERT], wanted[Output.COLBERT]).min())
+    return Comparison(
+        len(texts),
+        float(cosines.min()),
+        float(cosines.mean()),
+        weight_difference=weights,
+        least_token_cosine=token_cosines,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
     """An ONNX file as the engine computes it."""
 
-    head: Head
-    rows: Rows
+    heads: Mapping[Output, Head]
+    says: Says
 
 
 def computed(files: OnnxFiles, purpose: Ability) -> Computed:
     """Return what an ONNX file computes; raises LoadError when it cannot be loaded.
 
-    It is a score, or the vector as the model's files pool it.
+    It is a score, or the vector as the model's files pool it, with what further heads there are.
     """
     session = Session(files.model, threads=cpu_quota(), padding=files.padding, second_type=1)
-    head = head_for(purpose, files.pooling or PoolingType.AUTO, session.outputs)
+    pooling = PoolingType.AUTO
+    if pooled_output(session.outputs) is None:
+        pooling = files.pooling or pooling
+    heads = heads_for(purpose, pooling, session.outputs)
 
-    def rows(texts: Sequence[Sequence[int]]) -> Numbers:
-        # Each beside the longest, as what it is filled up with must count for nothing.
-        longest = max(texts, key=len)
-        values = [session.run([text, longest], head)[0] for text in texts]
-        return np.stack([np.frombuffer(each, dtype=np.float32) for each in values])
+    def says(text: Sequence[int]) -> Mapping[Output, Numbers]:
+        # Beside the longest, as what it is filled up with must count for nothing.
+        found = session.run([text, [0] * LONGEST][: 1 + (len(text) < LONGEST)], [*heads.values()])
+        return {output: rows[0] for output, rows in zip(heads, found, strict=True)}
 
-    return Computed(head, rows)
+    return Computed(heads, says)
+
+
+def _stacked(texts: Sequence[Sequence[int]], says: Says) -> dict[Output, Numbers]:
+    """Return what is said of all texts, what is of tokens one behind the other."""
+    said = [says(text) for text in texts]
+    return {
+        output: (np.stack if output is Output.DENSE else np.concatenate)(
+            [each[output] for each in said]
+        )
+        for output in said[0]
+    }
+
+
+def _cosines(left: Numbers, right: Numbers) -> Numbers:
+    return (_units(left) * _units(right)).sum(axis=1)
 
 
 def _units(rows: Numbers) -> Numbers:

@@ -2,20 +2,20 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from ullage_runtime.core.pooled import Ability
+from ullage_runtime.core.pooled import Ability, Output
 from ullage_runtime.engines.onnx.conversion.checking import (
     EXACT,
     ROUNDED,
     Comparison,
     Limits,
-    Rows,
+    Says,
     compared,
     computed,
     sample_texts,
@@ -77,14 +77,14 @@ def _made(source: Source, path: Path, work: Path, precision: Precision) -> tuple
             (work / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source.folder / name, work / name)
     make = _exported if source.kind is Kind.TRANSFORMER else _taken
-    before, rows = make(source, path, work)
+    before, says = make(source, path, work)
     if precision is Precision.F32:
-        return before, _compared(source, work, rows, EXACT)
+        return before, _compared(source, work, says, EXACT)
     _make_smaller(work)
-    return before, _compared(source, work, rows, ROUNDED)
+    return before, _compared(source, work, says, ROUNDED)
 
 
-def _taken(_source: Source, path: Path, work: Path) -> tuple[int, Rows]:
+def _taken(_source: Source, path: Path, work: Path) -> tuple[int, Says]:
     """Take an ONNX file over; return its bytes, and what it computes."""
     files = find_files(str(path))
     shutil.copyfile(files.tokenizer, work / "tokenizer.json")
@@ -93,10 +93,10 @@ def _taken(_source: Source, path: Path, work: Path) -> tuple[int, Rows]:
     names[files.model] = _MODEL
     for file, name in names.items():
         shutil.copyfile(file, work / name)
-    return sum(file.stat().st_size for file in names), computed(files, _purpose(_source)).rows
+    return sum(file.stat().st_size for file in names), computed(files, _purpose(_source)).says
 
 
-def _exported(source: Source, _path: Path, work: Path) -> tuple[int, Rows]:
+def _exported(source: Source, _path: Path, work: Path) -> tuple[int, Says]:
     """Export a transformer; return the bytes of its weights, and what PyTorch computes."""
     from ullage_runtime.engines.onnx.conversion import exporting
 
@@ -104,13 +104,17 @@ def _exported(source: Source, _path: Path, work: Path) -> tuple[int, Rows]:
     original = exporting.opened(source)
     files = find_files(str(work / _MODEL))
     exporting.export(original, files.model, files.positions or DEFAULT_LONGEST)
-    head = computed(files, _purpose(source)).head
+    heads = computed(files, _purpose(source)).heads
 
-    def rows(texts: Sequence[Sequence[int]]) -> Any:
-        return np.concatenate([head.rows(*original.compute(text)) for text in texts])
+    def says(text: Sequence[int]) -> Mapping[Output, Any]:
+        found, lengths = original.compute(text), np.array([len(text)])
+        return {
+            output: next(iter(head.rows(found[head.output], lengths)))
+            for output, head in heads.items()
+        }
 
-    _compared(source, work, rows, EXACT)
-    return original.weight_bytes, rows
+    _compared(source, work, says, EXACT)
+    return original.weight_bytes, says
 
 
 def _make_smaller(work: Path) -> None:
@@ -127,13 +131,13 @@ def _make_smaller(work: Path) -> None:
     smaller.rmdir()
 
 
-def _compared(source: Source, work: Path, theirs: Rows, limits: Limits) -> Comparison:
+def _compared(source: Source, work: Path, theirs: Says, limits: Limits) -> Comparison:
     """Return how close a folder's model is to its source; raises ConversionError if it is not."""
     files = find_files(str(work / _MODEL))
     vocabulary = OnnxTokenizer(files.tokenizer).vocabulary_size
     texts = sample_texts(vocabulary, files.positions or DEFAULT_LONGEST)
     purpose = _purpose(source)
-    comparison = compared(texts, computed(files, purpose).rows, theirs, purpose)
+    comparison = compared(texts, computed(files, purpose).says, theirs, purpose)
     comparison.check(limits)
     return comparison
 

@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from ullage_runtime.core.pooled import Output
+
 FAMILIES: Final = frozenset(
     {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 )
@@ -22,6 +24,12 @@ COMPANIONS: Final = (
     "1_Pooling/config.json",
 )
 """What is taken over as it is, where it is there."""
+
+HEADS: Final[Mapping[Output, str]] = {
+    Output.SPARSE: "sparse_linear.pt",
+    Output.COLBERT: "colbert_linear.pt",
+}
+"""Files of BGE-M3's further heads, each a linear layer on top of the encoder."""
 
 _CLASSIFIER: Final = "ForSequenceClassification"
 
@@ -54,6 +62,12 @@ class Source:
     def has_safetensors(self) -> bool:
         """Whether its weights can be read without unpickling anything."""
         return any(self.folder.glob("*.safetensors"))
+
+    @property
+    def heads(self) -> Mapping[Output, Path]:
+        """Files of the heads that it has beside its one vector."""
+        files = {output: self.folder / name for output, name in HEADS.items()}
+        return {output: file for output, file in files.items() if file.is_file()}
 
     @property
     def has_types(self) -> bool:
