@@ -74,6 +74,16 @@ class Served:
         found: str | None = model["revision"]
         return found
 
+    def last_swap(self) -> dict[str, Any]:
+        """Return the server's own account of the last swap, once that is over."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            swap: dict[str, Any] | None = self._client.get("/rollouts/guide").json()["swap"]
+            if swap is not None and swap["step"] is None:
+                return swap
+            time.sleep(LOOK_SECONDS)
+        raise TimeoutError("the swap does not end")
+
     def swap(self, name: str) -> float:
         """Change the manifest, and return the seconds until another revision answers."""
         before = self.revision()
@@ -122,6 +132,7 @@ def _measured(
     served: Served, swaps: int, per_second: float, streams: int, seconds: float
 ) -> dict[str, Any]:
     took: list[float] = []
+    told: list[dict[str, Any]] = []
     url = f"{served.url}/v1"
     with Traffic(url, "guide", per_second=per_second, streams=streams, max_tokens=32) as traffic:
         time.sleep(seconds)
@@ -129,6 +140,7 @@ def _measured(
             traffic.mark(f"begin-{number}")
             took.append(served.swap(("guide-v2", "guide-v1")[number % 2]))
             traffic.mark(f"end-{number}")
+            told.append(served.last_swap())
             time.sleep(seconds / 4)
         traffic.mark("end")
         before = traffic.window("start", "begin-0")
@@ -139,6 +151,10 @@ def _measured(
     return {
         "swapSeconds": {"median": sorted(took)[len(took) // 2], "longest": max(took)},
         "failed": whole.failures,
+        "strategies": sorted({swap["strategy"] for swap in told}),
+        "ownSeconds": [swap["seconds"] for swap in told],
+        "drainSeconds": [swap["drain_seconds"] for swap in told],
+        "longestHoldSeconds": round(max(times, default=0.0), 4),
         "firstTokenSecondsBefore": _spread(calm),
         "firstTokenSecondsDuring": _spread(times),
         "ratioP99": _at(times, 0.99) / _at(calm, 0.99) if times and calm else None,
