@@ -3,7 +3,9 @@
 import asyncio
 import os
 import pathlib
+from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.support.runtimes import eventually
@@ -24,6 +26,8 @@ from ullage_runtime.models.pool import ModelPool
 
 SWAPS = int(os.environ.get("ULLAGE_SOAK_SWAPS", "4"))
 """How many in a row; `make soak` does 200."""
+GROWTH = 64 << 20
+"""Bytes by which the serving process may have grown, also after very many of them."""
 
 
 @pytest.fixture
@@ -34,6 +38,12 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def ledger(pool: ModelPool) -> int:
     return pool.report().devices[0].ledger_bytes
+
+
+def own_bytes() -> int:
+    """Return what the process that serves takes, without its workers."""
+    taken: int = psutil.Process().memory_info().rss
+    return taken
 
 
 @pytest.mark.parametrize("strategy", [Strategy.LOAD_THEN_DRAIN, Strategy.DRAIN_THEN_LOAD])
@@ -58,18 +68,24 @@ async def test_a_swap_under_fifty_streams_fails_none_and_splices_none(
         assert (done.swap.drain_seconds is None) == (strategy is Strategy.LOAD_THEN_DRAIN)
 
 
-async def test_swaps_in_a_row_leave_memory_and_ledger_as_they_were(folder: pathlib.Path) -> None:
+async def test_swaps_in_a_row_leave_memory_and_ledger_as_they_were(
+    folder: pathlib.Path, record_property: Callable[[str, object], None]
+) -> None:
     pool = pool_with()
     async with serving(folder, pool) as runtime:
         await pool.apply(document(folder, "alpha", 1))
         await settled(pool, "alpha")
-        before, open_before = ledger(pool), open_files()
+        before, open_before, sizes = ledger(pool), open_files(), []
         async with Listeners(runtime.url, count=4) as listeners:
             for number in range(SWAPS):
                 name = ("beta", "alpha")[number % 2]
                 await pool.apply(document(folder, name, 2 + number))
                 await settled(pool, name)
+                sizes.append(own_bytes())
+        record_property("ledger", (before, ledger(pool)))
+        record_property("own", (sizes[0], sizes[-1]))
         assert listeners.failed == listeners.mixed == []
+        assert sizes[-1] - sizes[0] < GROWTH
         # A generation takes more than twice that.
         await until(pool, lambda _: abs(ledger(pool) - before) < SLACK)
         # The server closes the listeners' connections in its own time.
