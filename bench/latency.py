@@ -29,8 +29,10 @@ from ullage_runtime.engines.limits import cpu_quota
 
 GUIDE: Final = Path(__file__).parents[1] / "examples" / "models" / "guide-v1.gguf"
 STREAMS: Final = 8
-STREAM_TOKENS: Final = 900
+STREAM_TOKENS: Final = 2400
 """More than come while the long prompt is computed; then the streams' clients leave."""
+CONTEXT: Final = 2700
+"""Tokens for each of the streams and the long prompt, which share them."""
 BEGIN_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 6.0
 LONG_PROMPT: Final = 4000
@@ -159,21 +161,28 @@ def main(
     """Measure what single requests wait for, and keep it."""
     kept = Kept("latency", machine.described(), out)
     found: dict[str, Any] = {"native": native, "rounds": repetitions}
+    try:
+        _measure(found, repetitions, native=native)
+    finally:
+        # What was measured before something failed is worth keeping, too.
+        kept.write(found)
+    console.print(_table(found))
+    kept.tell(console)
+
+
+def _measure(found: dict[str, Any], repetitions: int, *, native: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="ullage-bench-") as folder:
         small = conditions(GUIDE, 8, 256, native=native)
         with running("ullage", small, Path(folder)) as server:
             found["shortRequest"] = asyncio.run(short_requests(server.url, 4 * repetitions))
-        medium = conditions(model_file("medium"), STREAMS + 1, 1400, native=native)
+        medium = conditions(model_file("medium"), STREAMS + 1, CONTEXT, native=native)
         with running("ullage", medium, Path(folder)) as server:
             found["load"] = {"seconds": round(load_seconds(server.url), 3)}
             found["firstToken"] = asyncio.run(first_tokens(server.url, 4 * repetitions))
             found["sharedPrompt"] = asyncio.run(shared_prompt(server.url, repetitions))
-            found["interference"] = [
-                asyncio.run(interference(server.url, number)) for number in range(repetitions)
-            ]
-    kept.write(found)
-    console.print(_table(found))
-    kept.tell(console)
+            found["interference"] = []
+            for number in range(repetitions):
+                found["interference"].append(asyncio.run(interference(server.url, number)))
 
 
 def _table(found: dict[str, Any]) -> Table:

@@ -35,12 +35,20 @@ def kept(repository: Path = REPOSITORY) -> Path | None:
 
 
 def restore(uv: str, repository: Path = REPOSITORY) -> bool:
-    """Install the kept wheel where the environment has none of its version; tell whether."""
+    """Install the kept wheel where the environment does not have just that; tell whether.
+
+    uv takes an installed version for the right one, whatever it was compiled from. So one of other
+    settings leaves the environment here, and `uv sync` finds its place empty.
+    """
     environment = repository / ".venv"
-    if any(environment.glob(f"lib*/python*/site-packages/{_installed_name(repository)}")):
+    installed = _installed(repository)
+    if installed is not None and _note(repository) == key(repository):
         return False
     wheel = kept(repository)
     if wheel is None:
+        if installed is not None:
+            where = ("--python", str(environment))
+            _run(uv, "pip", "uninstall", "--quiet", *where, PACKAGE, cwd=repository)
         print("llama.cpp will be compiled for every kind of CPU, once: 10 minutes on 2 cores")
         return False
     if not environment.exists():
@@ -48,25 +56,31 @@ def restore(uv: str, repository: Path = REPOSITORY) -> bool:
     # By name, not by path: a wheel that came from a path is not what the lock speaks of.
     wanted = f"{PACKAGE}=={_locked(repository)['version']}"
     where = ("--python", str(environment), "--no-index", "--find-links", str(wheel.parent))
-    _run(uv, "pip", "install", "--quiet", "--no-deps", *where, wanted, cwd=repository)
+    options = ("--quiet", "--no-deps", "--reinstall-package", PACKAGE)
+    _run(uv, "pip", "install", *options, *where, wanted, cwd=repository)
+    _note_file(repository).write_text(key(repository))
     print("llama.cpp: the wheel compiled earlier on this machine is used")
     return True
 
 
 def keep(uv: str, repository: Path = REPOSITORY) -> bool:
-    """Keep the wheel that uv compiled last, unless one is kept already; tell whether."""
-    if kept(repository) is not None:
+    """Keep the wheel that uv compiled and installed, unless one is kept already; tell whether."""
+    installed = _installed(repository)
+    if kept(repository) is not None or installed is None:
         return False
     cache = Path(_run(uv, "cache", "dir", cwd=repository).strip())
     version = _locked(repository)["version"]
-    pattern = f"sdists-v*/pypi/{PACKAGE}/{version}/**/*.whl"
-    for wheel in sorted(cache.glob(pattern), key=lambda p: p.stat().st_mtime, reverse=True):
-        if runs_on_every_cpu(wheel):
+    ours = _libraries((installed / "RECORD").read_text())
+    for wheel in cache.glob(f"sdists-v*/pypi/{PACKAGE}/{version}/**/*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            theirs = _libraries(archive.read(f"{installed.name}/RECORD").decode())
+        if theirs == ours and runs_on_every_cpu(wheel):
             with (
                 locked("llama-wheel", timeout=LOCK_SECONDS),
                 building(_folder(repository)) as new,
             ):
                 shutil.copy2(wheel, new / wheel.name)
+            _note_file(repository).write_text(key(repository))
             return True
     return False
 
@@ -92,8 +106,25 @@ def _folder(repository: Path) -> Path:
     return cache_root().parent / "wheels" / key(repository)
 
 
-def _installed_name(repository: Path) -> str:
-    return f"{PACKAGE.replace('-', '_')}-{_locked(repository)['version']}.dist-info"
+def _installed(repository: Path) -> Path | None:
+    """Return where the environment describes its llama.cpp of the locked version, if it has one."""
+    name = f"{PACKAGE.replace('-', '_')}-{_locked(repository)['version']}.dist-info"
+    return next((repository / ".venv").glob(f"lib*/python*/site-packages/{name}"), None)
+
+
+def _note_file(repository: Path) -> Path:
+    """Return the file that says which wheel the environment's llama.cpp came from."""
+    return repository / ".venv" / ".llama-cpp-python"
+
+
+def _note(repository: Path) -> str:
+    file = _note_file(repository)
+    return file.read_text() if file.exists() else ""
+
+
+def _libraries(record: str) -> set[str]:
+    """Return a RECORD's lines about libraries: their paths, digests and sizes."""
+    return {line for line in record.splitlines() if ".so" in line.split(",")[0]}
 
 
 def _locked(repository: Path) -> dict[str, Any]:

@@ -53,7 +53,8 @@ ullage_replace(ops
             const float mv = mp ? slope*GGML_CPU_FP16_TO_FP32(mp[ic]) : 0.0f;
 ]])
 
-# Likewise where prompts are computed in tiles: most tiles are nobody's.
+# Likewise where prompts are computed in tiles: most tiles are nobody's. A row of a tile is looked at
+# as a whole, which compiles to a few wide instructions; stopping at its first cell does not.
 ullage_replace(ops
 [[                bool can_skip = true;
                 for (int tq = 0; tq < tile_rows; tq++) {
@@ -61,9 +62,11 @@ ullage_replace(ops
 [[                bool can_skip = true;
                 for (int tq = 0; tq < tile_rows && can_skip; tq++) {
                     const ggml_fp16_t * row = (const ggml_fp16_t *)((const char *) mask->data + (iq1 + tq)*mask->nb[1] + (iq2%mask->ne[2])*mask->nb[2] + (iq3%mask->ne[3])*mask->nb[3]);
-                    for (int tk = 0; tk < kv_tile && can_skip; tk++) {
-                        can_skip = row[ic + tk] == 0xFC00;
+                    uint16_t others = 0;
+                    for (int tk = 0; tk < kv_tile; tk++) {
+                        others |= row[ic + tk] ^ 0xFC00;
                     }
+                    can_skip = others == 0;
                 }
                 if (can_skip) {
                     continue;

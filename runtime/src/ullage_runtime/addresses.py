@@ -20,7 +20,8 @@ class AddressUnusable(Exception):  # noqa: N818 - likewise
 def bound_socket(host: str, port: int) -> socket.socket:
     """Return a listening socket; raises AddressInUse or AddressUnusable."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Named, since asyncio lets small answers leave at once on sockets that say they are TCP's only.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))

@@ -171,10 +171,12 @@ async def test_metrics_tell_what_the_engine_does(client: httpx.AsyncClient) -> N
             asking = asyncio.create_task(client.post(CHAT, json=long))
             while not asking.done() and during["ullage_requests_running"] < 4:
                 during = await metrics_of(client)
+                await asyncio.sleep(0.02)
             assert (await asking).status_code == 200
         after = during
         while after["ullage_requests_running"] or after["ullage_requests_waiting"]:
             after = await metrics_of(client)
+            await asyncio.sleep(0.02)
     assert 0 < during["ullage_kv_cache_usage"] <= 1
     assert after["ullage_kv_cache_usage"] == 0
     steps = after["ullage_engine_steps_total"]
