@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.support.encoder_models import Encoder, embedded
-from tests.support.gguf_models import write_model
+from tests.support.encoder_models import Encoder, embedded, write_encoder
+from tests.support.gguf_models import GUIDE, write_model
 from tests.support.onnx_models import write_json, write_onnx
 from ullage_runtime.cli.commands import app
 from ullage_runtime.core.domain import EngineSpec
 from ullage_runtime.core.pooled import Ability, EmbedRequest
+from ullage_runtime.engines.conversion import ConversionError
 from ullage_runtime.engines.onnx.conversion.checking import EXACT, ROUNDED, Comparison
-from ullage_runtime.engines.onnx.conversion.folders import ConversionError
 from ullage_runtime.engines.worker.engine import WorkerEngine
 
 runner = CliRunner()
@@ -77,6 +77,7 @@ def test_a_cross_encoder_in_8_bits_scores_nearly_the_same(tmp_path: pathlib.Path
     [
         ("tiny.gguf", [], "whose rounded weights no ONNX file can hold without loss"),
         ("onnx", [], "is ONNX already; --precision int8"),
+        ("onnx", ["--precision", "q4_0"], "ONNX is written in f32 or int8; q4_0 is for a .gguf"),
         ("nowhere", [], "there is no folder"),
         ("empty", [], "holds no weights"),
         ("llama", [], "is a 'llama'; encoders are converted: bert, camembert"),
@@ -97,6 +98,77 @@ def test_what_is_not_converted_is_refused_with_the_reason_and_leaves_nothing(
     result = runner.invoke(app, ["convert", str(tmp_path / source), str(target), *options])
     assert result.exit_code == 1
     assert why in result.stderr
+    assert "Traceback" not in result.stderr
+    assert set(tmp_path.iterdir()) == before
+
+
+# GGUF --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16", "q8_0", "q6_k", "q5_k_m", "q5_0", "q4_k_m"])
+def test_a_gguf_file_is_written_anew_and_said_to_be_close(
+    tmp_path: pathlib.Path, precision: str
+) -> None:
+    target = tmp_path / "target.gguf"
+    told = convert(GUIDE, target, "--precision", precision)
+    comparison = told["comparison"]
+    assert isinstance(comparison, dict)
+    print(precision, comparison)  # noqa: T201 - the figures are part of what is shown
+    assert comparison["rows"] > 100
+    assert comparison["mean_cosine"] > {"q4_k_m": 0.95, "q5_0": 0.98}.get(precision, 0.99)
+    assert comparison["perplexity"] == pytest.approx(comparison["source_perplexity"], rel=0.2)
+    assert told["target_bytes"] == target.stat().st_size
+    smaller = precision.startswith(("q4", "q5", "q6"))
+    assert (target.stat().st_size < 0.85 * GUIDE.stat().st_size) == smaller
+
+
+def test_a_gguf_file_of_4_bits_loses_more_and_says_so(tmp_path: pathlib.Path) -> None:
+    source = write_model(tmp_path / "source.gguf")
+    told = convert(source, tmp_path / "small.gguf", "--precision", "q4_0")
+    comparison = told["comparison"]
+    assert isinstance(comparison, dict)
+    assert 0.95 < comparison["mean_cosine"] < 0.9999
+    checked = runner.invoke(app, ["inspect", str(tmp_path / "small.gguf"), "--check"])
+    assert checked.exit_code == 0, checked.stderr
+    shown = runner.invoke(
+        app, ["convert", str(source), str(tmp_path / "other.gguf"), "--precision", "q4_0"]
+    )
+    assert "the likeliest token is the same after" in " ".join(shown.stdout.split())
+
+
+def test_an_encoder_in_gguf_is_compared_by_its_vectors(tmp_path: pathlib.Path) -> None:
+    source = write_encoder(tmp_path / "source.gguf", ENCODER)
+    told = convert(source, tmp_path / "q8.gguf", "--precision", "q8_0")
+    comparison = told["comparison"]
+    assert isinstance(comparison, dict)
+    assert (comparison["rows"], comparison["perplexity"]) == (5, None)
+    assert 0.999 < comparison["least_cosine"] < 1
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "why"),
+    [
+        ("onnx", [], "no longer says what architecture its weights belong to"),
+        ("onnx/model.onnx", [], "convert the model's original, in safetensors"),
+        ("tiny.gguf", ["--precision", "int8"], "int8 is for a folder with ONNX"),
+        ("nowhere", [], "there is no file or folder"),
+        ("onnx/config.json", [], "is no GGUF file"),
+        ("cut.gguf", [], "the file is truncated"),
+        ("broken.gguf", ["--precision", "q8_0"], "llama.cpp cannot write broken.gguf as q8_0"),
+    ],
+)
+def test_what_does_not_become_gguf_is_refused_with_the_reason_and_leaves_nothing(
+    tmp_path: pathlib.Path, source: str, options: list[str], why: str
+) -> None:
+    write_onnx(tmp_path / "onnx")
+    whole = write_model(tmp_path / "tiny.gguf").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(whole[: len(whole) // 2])
+    write_encoder(tmp_path / "broken.gguf", replace(ENCODER, broken=True))
+    before = set(tmp_path.iterdir())
+    target = tmp_path / "target.gguf"
+    result = runner.invoke(app, ["convert", str(tmp_path / source), str(target), *options])
+    assert result.exit_code == 1
+    assert why in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
     assert set(tmp_path.iterdir()) == before
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 
 from ullage_runtime.core.pooled import Ability, Output, PoolingType
+from ullage_runtime.engines.conversion import ConversionError
 from ullage_runtime.engines.limits import cpu_quota
-from ullage_runtime.engines.onnx.conversion.folders import ConversionError
 from ullage_runtime.engines.onnx.files import OnnxFiles
 from ullage_runtime.engines.onnx.heads import Head, heads_for, pooled_output
 from ullage_runtime.engines.onnx.session import Session
@@ -53,6 +53,22 @@ class Comparison:
     weight_difference: float | None = None
     """The largest, of weights of tokens, as a share of the largest weight."""
     least_token_cosine: float | None = None
+
+    @property
+    def summary(self) -> str:
+        """The figures, in words."""
+        close = (
+            f"a score is off by at most {self.score_difference:.6f}"
+            if self.least_cosine is None
+            else f"the least cosine is {self.least_cosine:.6f}, the mean {self.mean_cosine:.6f}"
+        )
+        if self.weight_difference is not None:
+            close += (
+                f"; a token's weight is off by at most {self.weight_difference:.6f} of the largest"
+            )
+        if self.least_token_cosine is not None:
+            close += f"; of tokens' vectors the least cosine is {self.least_token_cosine:.6f}"
+        return f"of {self.texts} random texts {close}"
 
     def check(self, limits: Limits) -> None:
         """Raise ConversionError unless they are close enough."""

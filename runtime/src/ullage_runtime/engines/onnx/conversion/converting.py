@@ -1,15 +1,19 @@
 """Converting: a model's folder becomes another one, whole and right or not there at all."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ullage_runtime.core.pooled import Ability, Output
+from ullage_runtime.engines.conversion import (
+    ConversionError,
+    Converted,
+    Precision,
+    workplace,
+)
 from ullage_runtime.engines.onnx.conversion.checking import (
     EXACT,
     ROUNDED,
@@ -22,30 +26,15 @@ from ullage_runtime.engines.onnx.conversion.checking import (
 )
 from ullage_runtime.engines.onnx.conversion.folders import (
     COMPANIONS,
-    ConversionError,
     Kind,
     Source,
     source_of,
 )
-from ullage_runtime.engines.onnx.conversion.precision import Precision
 from ullage_runtime.engines.onnx.files import DEFAULT_LONGEST, find_files
 from ullage_runtime.engines.onnx.header import read_header
 from ullage_runtime.engines.onnx.tokenizing import OnnxTokenizer
 
 _MODEL: Final = "model.onnx"
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """What came of a conversion."""
-
-    target: Path
-    purpose: Ability
-    precision: Precision
-    source_bytes: int
-    target_bytes: int
-    comparison: Comparison
-    """The result beside the source."""
 
 
 def convert(path: Path, target: Path, precision: Precision) -> Converted:
@@ -54,20 +43,17 @@ def convert(path: Path, target: Path, precision: Precision) -> Converted:
     Raises ConversionError, LoadError for a source that is damaged, and ImportError without the
     exporters. On an error there is no target.
     """
+    if precision not in (Precision.F32, Precision.INT8):
+        raise ConversionError(f"ONNX is written in f32 or int8; {precision} is for a .gguf target")
     source = source_of(path)
-    if target.exists():
-        raise ConversionError(f"{target} is there already; name a folder that is not")
     if source.kind is Kind.ONNX and precision is Precision.F32:
         raise ConversionError(f"{path} is ONNX already; --precision int8 makes it smaller")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
-        before, comparison = _made(source, path, work, precision)
-        work.chmod(0o755)
-        work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return Converted(target, _purpose(source), precision, before, _weights(target), comparison)
+    with workplace(target) as work:
+        folder = work / "model"
+        folder.mkdir()
+        before, comparison = _made(source, path, folder, precision)
+        folder.rename(target)
+    return Converted(target, precision, before, _weights(target), comparison)
 
 
 def _made(source: Source, path: Path, work: Path, precision: Precision) -> tuple[int, Comparison]:

@@ -15,7 +15,8 @@ import torch
 import transformers
 
 from ullage_runtime.core.pooled import Output
-from ullage_runtime.engines.onnx.conversion.folders import ConversionError, Source
+from ullage_runtime.engines.conversion import ConversionError
+from ullage_runtime.engines.onnx.conversion.folders import Source
 from ullage_runtime.engines.onnx.heads import FURTHER
 
 # What they say of themselves, and bars of progress, are of no use to whoever converts.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ullage_runtime.core.pooled import Output
+from ullage_runtime.engines.conversion import ConversionError
 
 FAMILIES: Final = frozenset(
     {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
@@ -32,10 +33,6 @@ HEADS: Final[Mapping[Output, str]] = {
 """Files of BGE-M3's further heads, each a linear layer on top of the encoder."""
 
 _CLASSIFIER: Final = "ForSequenceClassification"
-
-
-class ConversionError(Exception):
-    """What cannot be converted, or did not come out right; the message says why."""
 
 
 class Kind(StrEnum):
