@@ -55,9 +55,9 @@ def restore(uv: str, repository: Path = REPOSITORY) -> bool:
         _run(uv, "venv", "--quiet", cwd=repository)
     # By name, not by path: a wheel that came from a path is not what the lock speaks of.
     wanted = f"{PACKAGE}=={_locked(repository)['version']}"
-    where = ("--python", str(environment), "--no-index", "--find-links", str(wheel.parent))
+    source = ("--python", str(environment), "--no-index", "--find-links", str(wheel.parent))
     options = ("--quiet", "--no-deps", "--reinstall-package", PACKAGE)
-    _run(uv, "pip", "install", *options, *where, wanted, cwd=repository)
+    _run(uv, "pip", "install", *options, *source, wanted, cwd=repository)
     _note_file(repository).write_text(key(repository))
     print("llama.cpp: the wheel compiled earlier on this machine is used")
     return True
