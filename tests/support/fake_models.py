@@ -69,6 +69,7 @@ class FakeDevice:
     used: int = 0
     own: int | None = None
     throttling: tuple[str, ...] = ()
+    stalled: float | None = None
     broken: bool = False
 
     def total(self) -> int:
@@ -77,7 +78,7 @@ class FakeDevice:
     async def read(self) -> Reading:
         if self.broken:
             raise DeviceError("the driver does not answer")
-        return Reading(self.size, self.used, self.own, self.throttling)
+        return Reading(self.size, self.used, self.own, self.throttling, self.stalled)
 
     async def taken_by(self, pid: int, resident: int, estimated: int) -> int:
         return resident

@@ -15,6 +15,7 @@ from hypothesis.stateful import (
 )
 
 from ullage_runtime.core.ledger import (
+    Decision,
     EntryState,
     Granted,
     Ledger,
@@ -81,6 +82,49 @@ def test_what_is_being_released_is_not_committed_again(ledger: Ledger) -> None:
         ledger.begin_release("a")
 
 
+def test_what_is_warm_counts_and_is_not_committed_again(ledger: Ledger) -> None:
+    ledger.reserve("a", "host", 5 * GIB)
+    ledger.keep_warm("a", 4 * GIB)
+    assert ledger.used_as("host", EntryState.WARM) == 4 * GIB
+    assert ledger.free("host") == 5 * GIB
+    with pytest.raises(LedgerError, match="it is warm"):
+        ledger.commit("a", 1)
+    ledger.begin_release("a")
+    with pytest.raises(LedgerError):
+        ledger.keep_warm("a", 1)
+    assert ledger.release("a") == 4 * GIB
+
+
+def test_a_load_takes_warm_bytes_over_in_the_same_step(ledger: Ledger) -> None:
+    ledger.reserve("warm", "host", 4 * GIB)
+    ledger.keep_warm("warm", 4 * GIB)
+    ledger.reserve("other", "host", 3 * GIB)
+    assert ledger.reserve("load", "host", 7 * GIB, instead_of="warm") == MustWait(
+        7 * GIB, 6 * GIB, 9 * GIB
+    )
+    assert ledger.entry("warm") is not None, "nothing was taken over for nothing"
+    assert isinstance(ledger.reserve("load", "host", 6 * GIB, instead_of="warm"), Granted)
+    assert ledger.entry("warm") is None
+    assert ledger.free("host") == 0
+
+
+def test_only_what_is_warm_can_be_taken_over(ledger: Ledger) -> None:
+    ledger.reserve("a", "host", 4 * GIB)
+    with pytest.raises(LedgerError, match="nothing warm"):
+        ledger.reserve("b", "host", 1, instead_of="a")
+    assert isinstance(ledger.reserve("b", "host", 5 * GIB, instead_of="gone"), Granted)
+
+
+def test_what_neighbours_take_is_not_granted_and_makes_nothing_impossible(ledger: Ledger) -> None:
+    ledger.set_left("host", 6 * GIB)
+    assert ledger.reserve("a", "host", 7 * GIB) == MustWait(7 * GIB, 6 * GIB, 9 * GIB)
+    assert ledger.taken_by_neighbours("host") == 3 * GIB
+    ledger.set_budget("host", total=10 * GIB, budget=5 * GIB)
+    assert (ledger.free("host"), ledger.taken_by_neighbours("host")) == (5 * GIB, 0)
+    ledger.set_left("host", None)
+    assert ledger.free("host") == 5 * GIB
+
+
 class LedgerAgainstOracle(RuleBasedStateMachine):
     """Any order of steps leaves the ledger with what a plain dictionary would have."""
 
@@ -92,28 +136,66 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
         self.ledger.set_budget("d", total=100, budget=budget)
         self.ledger.set_budget("other", total=100, budget=100)
         self.budget = budget
+        self.left: int | None = None
         self.held: dict[str, int] = {}
         self.states: dict[str, EntryState] = {}
         self.count = 0
+
+    @rule(left=st.none() | st.integers(0, 120))
+    def neighbours_come_and_go(self, left: int | None) -> None:
+        self.ledger.set_left("d", left)
+        self.left = left
 
     @rule(target=owners, size=st.integers(0, 120))
     def reserve(self, size: int) -> str:
         self.count += 1
         owner = f"o{self.count}"
-        decision = self.ledger.reserve(owner, "d", size)
+        self.reserved(owner, size, self.ledger.reserve(owner, "d", size))
+        return owner
+
+    @rule(target=owners, size=st.integers(0, 120), warm=owners)
+    def promote(self, size: int, warm: str) -> str:
+        self.count += 1
+        owner = f"o{self.count}"
+        if warm in self.held and self.states[warm] is not EntryState.WARM:
+            with pytest.raises(LedgerError):
+                self.ledger.reserve(owner, "d", size, instead_of=warm)
+            return owner
+        decision = self.ledger.reserve(owner, "d", size, instead_of=warm)
+        count = self.held.pop(warm, None)
+        self.reserved(owner, size, decision)
+        if count is not None and not isinstance(decision, Granted):
+            self.held[warm] = count
+        return owner
+
+    def reserved(self, owner: str, size: int, decision: Decision) -> None:
+        most = self.budget if self.left is None else min(self.budget, self.left)
         if size > self.budget:
             assert isinstance(decision, NeverFits)
-        elif sum(self.held.values()) + size > self.budget:
+        elif sum(self.held.values()) + size > most:
             assert isinstance(decision, MustWait)
+            assert decision.free == most - sum(self.held.values())
         else:
             assert isinstance(decision, Granted)
             self.held[owner] = size
             self.states[owner] = EntryState.RESERVED
-        return owner
+
+    @rule(owner=owners, actual=st.integers(0, 120))
+    def keep_warm(self, owner: str, actual: int) -> None:
+        if owner in self.held and self.states[owner] is not EntryState.RELEASING:
+            self.ledger.keep_warm(owner, actual)
+            self.held[owner] = actual
+            self.states[owner] = EntryState.WARM
+        else:
+            with pytest.raises(LedgerError):
+                self.ledger.keep_warm(owner, actual)
 
     @rule(owner=owners, actual=st.integers(0, 120))
     def commit(self, owner: str, actual: int) -> None:
-        if owner in self.held and self.states[owner] is not EntryState.RELEASING:
+        if owner in self.held and self.states[owner] in {
+            EntryState.RESERVED,
+            EntryState.COMMITTED,
+        }:
             self.ledger.commit(owner, actual)
             self.held[owner] = actual
             self.states[owner] = EntryState.COMMITTED
@@ -141,7 +223,11 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
     def the_sum_is_what_is_held(self) -> None:
         assert self.ledger.used("d") == sum(self.held.values())
         assert self.ledger.used("other") == 0
-        assert {e.owner: e.bytes for e in self.ledger.entries()} == self.held
+        entries = {e.owner: (e.bytes, e.state) for e in self.ledger.entries()}
+        assert entries == {o: (count, self.states[o]) for o, count in self.held.items()}
+        for state in EntryState:
+            counted = sum(count for o, count in self.held.items() if self.states[o] is state)
+            assert self.ledger.used_as("d", state) == counted
 
     def teardown(self) -> None:
         for owner in tuple(getattr(self, "held", ())):
@@ -158,36 +244,43 @@ def test_a_million_random_steps_leave_what_a_plain_dictionary_has() -> None:
     ledger, budget = Ledger(), 1000
     ledger.set_budget("d", total=1000, budget=budget)
     held: dict[str, int] = {}
-    leaving: set[str] = set()
+    states: dict[str, EntryState] = {}
     used = number = steps = 0
     while steps < 1_000_000:
         steps += 1
         step = choose.random()
-        if step < 0.4 or not held:
+        first = next(iter(held), None)
+        if step < 0.4 or first is None:
             number += 1
             owner, size = str(number), int(step * 1000)
-            decision = ledger.reserve(owner, "d", size)
-            assert isinstance(decision, Granted) == (used + size <= budget)
+            warm = first if states.get(first or "") is EntryState.WARM and size % 2 else None
+            given = 0 if warm is None else held[warm]
+            decision = ledger.reserve(owner, "d", size, instead_of=warm)
+            assert isinstance(decision, Granted) == (used - given + size <= budget)
             if isinstance(decision, Granted):
-                held[owner] = size
-                used += size
+                used += size - (0 if warm is None else held.pop(warm))
+                held[owner], states[owner] = size, EntryState.RESERVED
             continue
-        owner = next(iter(held))
-        if step < 0.6 and owner not in leaving:
-            actual = int(choose.random() * 300)
-            ledger.commit(owner, actual)
-            used += actual - held[owner]
-            held[owner] = actual
-        elif step < 0.8 and owner not in leaving:
-            ledger.begin_release(owner)
-            leaving.add(owner)
+        state, actual = states[first], int(choose.random() * 300)
+        if step < 0.55 and state not in {EntryState.WARM, EntryState.RELEASING}:
+            ledger.commit(first, actual)
+            used += actual - held[first]
+            held[first], states[first] = actual, EntryState.COMMITTED
+        elif step < 0.7 and state is not EntryState.RELEASING:
+            ledger.keep_warm(first, actual)
+            used += actual - held[first]
+            held[first], states[first] = actual, EntryState.WARM
+        elif step < 0.85 and state is not EntryState.RELEASING:
+            ledger.begin_release(first)
+            states[first] = EntryState.RELEASING
         else:
-            assert ledger.release(owner) == held[owner]
-            used -= held.pop(owner)
-            leaving.discard(owner)
+            assert ledger.release(first) == held[first]
+            used -= held.pop(first)
         if steps % 1000 == 0:
             assert ledger.used("d") == used == sum(held.values())
-            assert ledger.used_as("d", EntryState.RELEASING) == sum(held[o] for o in leaving)
+            for each in EntryState:
+                counted = sum(count for owner, count in held.items() if states[owner] is each)
+                assert ledger.used_as("d", each) == counted
             assert {e.owner: e.bytes for e in ledger.entries()} == held
     for owner in tuple(held):
         ledger.release(owner)

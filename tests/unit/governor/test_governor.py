@@ -264,3 +264,69 @@ def test_a_device_that_nobody_can_read_for_long_is_believed_to_have_no_neighbour
         assert governor.free == 900 * MIB
 
     in_virtual_time(scenario())
+
+
+def test_what_is_kept_warm_is_the_hosts_and_limited_to_its_share() -> None:
+    async def scenario() -> None:
+        gpu = FakeDevice(id="gpu0", kind=DeviceKind.GPU)
+        memory = FakeDevice(used=100 * MIB, own=100 * MIB)
+        governor = Governor([gpu, memory], policy=MemoryPolicy(host=Share(0.5, 0.2)))
+        assert not governor.loads_into_host
+        kept = governor.reserve_warm("a (warm)", 400 * MIB)
+        assert kept is not None
+        kept.settle(300 * MIB)
+        assert governor.reserve_warm("b (warm)", 201 * MIB) is None
+        await governor.sample(0)
+        on_gpu, on_host = governor.report()
+        assert (on_gpu.ledger_bytes, on_gpu.warm_bytes) == (0, 0)
+        assert (on_host.ledger_bytes, on_host.warm_bytes) == (300 * MIB, 300 * MIB)
+        assert (on_host.used_bytes, on_host.own_bytes) == (400 * MIB, 400 * MIB)
+        kept.release()
+        kept.release()
+        kept.settle(1)
+        assert governor.report()[1].ledger_bytes == 0
+
+    in_virtual_time(scenario())
+
+
+def test_a_load_takes_over_what_is_kept_of_it_in_the_same_memory() -> None:
+    async def scenario() -> None:
+        governor = Governor(
+            [FakeDevice()], policy=MemoryPolicy(models=Share(1.0, 0), host=Share(0.5, 0))
+        )
+        assert governor.loads_into_host
+        kept = governor.reserve_warm("a (warm)", 300 * MIB)
+        assert kept is not None
+        kept.settle(300 * MIB)
+        other = governor.reserve("b", footprint(500))
+        with pytest.raises(MemoryRefusedError) as refused:
+            governor.reserve("a", footprint(400))
+        assert refused.value.free == 200 * MIB
+        load = governor.reserve("a", footprint(400), instead_of=kept.owner)
+        kept.hand_over()
+        kept.release()
+        assert governor.report()[0].ledger_bytes == 900 * MIB
+        load.release()
+        other.release()
+        assert governor.report()[0].ledger_bytes == 0
+
+    in_virtual_time(scenario())
+
+
+def test_nothing_is_kept_while_the_hosts_memory_is_short_or_waited_for() -> None:
+    async def scenario() -> None:
+        memory = host(100)
+        governor = Governor([memory], policy=share(1.0))
+        await governor.sample(0)
+        assert not governor.host_is_short
+        memory.stalled = 0.5
+        await governor.sample(2)
+        assert governor.host_is_short
+        assert governor.reserve_warm("a (warm)", 1) is None
+        memory.stalled = None
+        memory.used = memory.own = 850 * MIB
+        await governor.sample(4)
+        assert governor.host_is_short
+        assert Governor([FakeDevice(kind=DeviceKind.GPU)]).reserve_warm("a (warm)", 1) is None
+
+    in_virtual_time(scenario())

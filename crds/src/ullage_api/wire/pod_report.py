@@ -32,6 +32,8 @@ class ReportedDevice(KubeModel):
     """What the pod's own processes take of it; absent where the driver does not know them."""
     ledger_bytes: int
     """What the pod's own ledger accounts for."""
+    warm_bytes: int = 0
+    """Of that, what is kept of models that have left, for their return."""
     level: MemoryLevel | None = None
     """How full it is; absent until it was read, and when it cannot be read any more."""
     throttling: tuple[str, ...] = ()

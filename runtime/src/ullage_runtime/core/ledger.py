@@ -1,9 +1,10 @@
 """The ledger: who has been promised, and who takes, how many bytes of which device.
 
 An entry is RESERVED while its model loads, COMMITTED once its true size is known, RELEASING while
-its engine ends, and gone when the bytes are back. Nobody loads without an entry, so the sum over a
-device never exceeds its budget by a promise; a model that grew beyond its estimate may exceed it,
-and then nothing more is granted.
+its engine ends, and gone when the bytes are back. What is kept of a model that has left is WARM: it
+is there for whoever needs the bytes, and a load of the same model may take them over. Nobody loads
+without an entry, so the sum over a device never exceeds its budget by a promise; a model that grew
+beyond its estimate may exceed it, and then nothing more is granted.
 """
 
 import collections
@@ -16,6 +17,7 @@ class EntryState(StrEnum):
 
     RESERVED = "reserved"
     COMMITTED = "committed"
+    WARM = "warm"
     RELEASING = "releasing"
 
 
@@ -51,6 +53,7 @@ class MustWait:
 
     required: int
     free: int
+    """What could be granted, with what the request would take over."""
     budget: int
 
 
@@ -65,6 +68,8 @@ class LedgerError(Exception):
 class _Device:
     total: int = 0
     budget: int = 0
+    left: int | None = None
+    """What neighbours leave of it; None where nobody knows of any."""
 
 
 class Ledger:
@@ -77,7 +82,12 @@ class Ledger:
 
     def set_budget(self, device: str, *, total: int, budget: int) -> None:
         """Set what a device has and may be used of it; present entries stay as they are."""
-        self._devices[device] = _Device(total=total, budget=budget)
+        left = self._devices.get(device, _Device()).left
+        self._devices[device] = _Device(total=total, budget=budget, left=left)
+
+    def set_left(self, device: str, left: int | None) -> None:
+        """Set what neighbours leave of a device to entries, present ones included."""
+        self._devices[device] = replace(self._devices[device], left=left)
 
     def budget(self, device: str) -> int:
         """Return a device's budget, in bytes."""
@@ -89,6 +99,7 @@ class Ledger:
         return (
             used[device, EntryState.RESERVED]
             + used[device, EntryState.COMMITTED]
+            + used[device, EntryState.WARM]
             + used[device, EntryState.RELEASING]
         )
 
@@ -97,8 +108,15 @@ class Ledger:
         return self._used[device, state]
 
     def free(self, device: str) -> int:
-        """Return the bytes that could be granted now; negative after models grew."""
-        return self.budget(device) - self.used(device)
+        """Return the bytes that could be granted now; negative after models or neighbours grew."""
+        known = self._devices[device]
+        most = known.budget if known.left is None else min(known.budget, known.left)
+        return most - self.used(device)
+
+    def taken_by_neighbours(self, device: str) -> int:
+        """Return the bytes of a device's budget that neighbours take."""
+        known = self._devices[device]
+        return 0 if known.left is None else max(0, known.budget - known.left)
 
     def entry(self, owner: str) -> Entry | None:
         """Return an owner's entry, or None."""
@@ -115,16 +133,27 @@ class Ledger:
             return None
         return NeverFits(required=count, budget=known.budget, total=known.total)
 
-    def reserve(self, owner: str, device: str, count: int) -> Decision:
-        """Promise bytes to an owner that has none, or say why not."""
+    def reserve(
+        self, owner: str, device: str, count: int, *, instead_of: str | None = None
+    ) -> Decision:
+        """Promise bytes to an owner that has none, or say why not.
+
+        `instead_of` is an owner whose warm bytes of the device are taken over: its entry ends with
+        the grant, and stays as it is without one. One that has no entry any more gives nothing.
+        """
         if owner in self._entries:
             raise LedgerError(f"{owner} already has an entry")
+        before = None if instead_of is None else self._entries.get(instead_of)
+        if before is not None and (before.state, before.device) != (EntryState.WARM, device):
+            raise LedgerError(f"{instead_of} has nothing warm on {device}")
         never = self.never_fits(device, count)
         if never is not None:
             return never
-        free = self.free(device)
+        free = self.free(device) + (0 if before is None else before.bytes)
         if count > free:
             return MustWait(required=count, free=free, budget=self.budget(device))
+        if before is not None:
+            self.release(before.owner)
         entry = Entry(owner=owner, device=device, bytes=count, state=EntryState.RESERVED)
         self._put(entry)
         return Granted(entry)
@@ -132,9 +161,16 @@ class Ledger:
     def commit(self, owner: str, actual: int) -> None:
         """Replace an estimate by what was measured; also for later measurements."""
         entry = self._of(owner)
+        if entry.state in {EntryState.WARM, EntryState.RELEASING}:
+            raise LedgerError(f"{owner} cannot be committed: it is {entry.state}")
+        self._put(replace(entry, bytes=actual, state=EntryState.COMMITTED))
+
+    def keep_warm(self, owner: str, actual: int) -> None:
+        """Note that so many bytes are kept of what has left; also when they become fewer."""
+        entry = self._of(owner)
         if entry.state is EntryState.RELEASING:
             raise LedgerError(f"{owner} is being released")
-        self._put(replace(entry, bytes=actual, state=EntryState.COMMITTED))
+        self._put(replace(entry, bytes=actual, state=EntryState.WARM))
 
     def begin_release(self, owner: str) -> None:
         """Note that an owner is about to give its bytes back; they count until it has."""

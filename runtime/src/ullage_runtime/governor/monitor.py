@@ -1,7 +1,8 @@
 """The monitor: what the devices were last read to be, and the levels that follow from it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -19,8 +20,10 @@ _log = structlog.get_logger(__name__)
 class Monitor:
     """Reads devices again and again; a device that cannot be read soon has no level."""
 
-    def __init__(self, devices: Sequence[Device]) -> None:
+    def __init__(self, devices: Sequence[Device], kept: Callable[[Device], int]) -> None:
+        """`kept` returns the bytes of a device that are ours although no process maps them."""
         self._devices = tuple(devices)
+        self._kept = kept
         self._readings: dict[str, Reading] = {}
         self._read_at: dict[str, float] = {}
         self._standings: dict[str, Standing] = {}
@@ -49,6 +52,7 @@ class Monitor:
         if device.id in self._failing:
             self._failing.discard(device.id)
             _log.info("device.readable_again", device=device.id)
+        reading = self._with_kept(device, reading)
         self._readings[device.id], self._read_at[device.id] = reading, now
         before = self._standings.get(device.id, Standing())
         share = reading.used / max(1, reading.total)
@@ -63,6 +67,14 @@ class Monitor:
                 used=reading.used,
                 total=reading.total,
             )
+
+    def _with_kept(self, device: Device, reading: Reading) -> Reading:
+        """Return a reading with what is ours besides processes: in use is at least all of ours."""
+        kept = self._kept(device)
+        if reading.own is None or not kept:
+            return reading
+        own = reading.own + kept
+        return replace(reading, own=own, used=max(reading.used, min(own, reading.total)))
 
     def _miss(self, device: str, why: str, now: float) -> None:
         if device not in self._failing:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -12,7 +13,6 @@ from ullage_runtime.core.budgets import MemoryPolicy, left_beside_neighbours
 from ullage_runtime.core.domain import EngineStats, Footprint
 from ullage_runtime.core.errors import LoadError
 from ullage_runtime.core.ledger import (
-    Decision,
     EntryState,
     Granted,
     Ledger,
@@ -23,6 +23,12 @@ from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.engines.base import Engine
 from ullage_runtime.governor.devices import Device, Reading
 from ullage_runtime.governor.monitor import Monitor
+
+
+STALLED: Final = 0.10
+"""Share of the last 10 s that processes waited for memory, from which nothing is kept warm."""
+
+_SHORT: Final = frozenset({MemoryLevel.HIGH, MemoryLevel.CRITICAL})
 
 
 class MemoryRefusedError(LoadError):
@@ -70,6 +76,32 @@ class Reservation:
             self._governor.release(self.owner)
 
 
+class WarmBytes:
+    """Bytes of the host's memory that keep something of a model which has left; released once."""
+
+    def __init__(self, governor: "Governor", owner: str, count: int) -> None:
+        self._governor = governor
+        self._over = False
+        self.owner = owner
+        self.bytes = count
+
+    def settle(self, count: int) -> None:
+        """Replace the promise by what is really kept."""
+        if not self._over:
+            self.bytes = count
+            self._governor.keep_warm(self.owner, count)
+
+    def hand_over(self) -> None:
+        """Note that a load has taken the bytes over, and answers for them from now on."""
+        self._over = True
+
+    def release(self) -> None:
+        """Give the bytes back, after what was kept is gone."""
+        if not self._over:
+            self._over = True
+            self._governor.release(self.owner)
+
+
 class Governor:
     """The ledger of one pod, with its devices' budgets."""
 
@@ -82,12 +114,11 @@ class Governor:
     ) -> None:
         self._devices = tuple(devices)
         self._totals = {device.id: device.total() for device in self._devices}
-        self._monitor = Monitor(self._devices)
+        self._host = next((d for d in self._devices if d.kind is DeviceKind.HOST), None)
+        self._monitor = Monitor(self._devices, self._warm_on)
         self._ledger = Ledger()
         self._released = asyncio.Event()
         self._releases = 0
-        self._left: dict[str, int] = {}
-        """What neighbours leave of each device, as last read; devices that nobody can read lack."""
         self._refused: int | None = None
         """The least that was refused for neighbours' sake and is not known to fit since."""
         self.on_release: Callable[[], None] = lambda: None
@@ -108,15 +139,12 @@ class Governor:
     @property
     def free(self) -> int:
         """The bytes that could be granted now; negative after models or neighbours grew."""
-        device = self._governed.id
-        by_budget = self._ledger.free(device)
-        left = self._left.get(device)
-        return by_budget if left is None else min(by_budget, left - self._ledger.used(device))
+        return self._ledger.free(self._governed.id)
 
     @property
     def is_short(self) -> bool:
         """Whether memory is so full that nothing is to be loaded for which nobody asks."""
-        return self.level in {MemoryLevel.HIGH, MemoryLevel.CRITICAL}
+        return self.level in _SHORT
 
     @property
     def releasing(self) -> int:
@@ -144,7 +172,10 @@ class Governor:
         await self._monitor.sample(now)
         readings = {d.id: r for d in self._devices if (r := self._monitor.reading(d.id))}
         totals = self._totals | {device: reading.total for device, reading in readings.items()}
-        before, self._left = self.free, {d: self._left_of(d, r) for d, r in readings.items()}
+        before = self.free
+        for device in self._totals:
+            reading = readings.get(device)
+            self._ledger.set_left(device, reading and self._left_of(device, reading))
         if totals != self._totals:
             self._totals = totals
             self._set_budgets()
@@ -179,15 +210,15 @@ class Governor:
             self._ledger.set_budget(device.id, total=total, budget=share.of(total))
         self._notify()
 
-    def reserve(self, owner: str, footprint: Footprint) -> Reservation:
-        """Reserve what a load takes; raises MemoryRefusedError."""
-        needed, device, free = footprint.total, self._governed.id, self.free
-        decision: Decision
-        if free < needed <= self._ledger.free(device):
-            self._refused = min(needed, self._refused or needed)
-            decision = MustWait(required=needed, free=free, budget=self._ledger.budget(device))
-        else:
-            decision = self._ledger.reserve(owner, device, needed)
+    def reserve(
+        self, owner: str, footprint: Footprint, *, instead_of: str | None = None
+    ) -> Reservation:
+        """Reserve what a load takes; raises MemoryRefusedError.
+
+        `instead_of` owns warm bytes of the same memory, which the load takes over.
+        """
+        needed, device = footprint.total, self._governed.id
+        decision = self._ledger.reserve(owner, device, needed, instead_of=instead_of)
         match decision:
             case Granted():
                 self._export()
@@ -195,6 +226,8 @@ class Governor:
             case NeverFits():
                 raise _never(footprint, decision)
             case MustWait(free=free, budget=budget):
+                if needed <= free + self._ledger.taken_by_neighbours(device):
+                    self._refused = min(needed, self._refused or needed)
                 message = (
                     f"needs {_words(footprint)}; {human_bytes(max(0, free))} of the pool's "
                     f"budget of {human_bytes(budget)} are free{self._beside()}; it loads once "
@@ -204,9 +237,8 @@ class Governor:
 
     def _beside(self) -> str:
         """Say, if it is so, that neighbours are the reason why no more is free."""
-        by_budget = self._ledger.free(self._governed.id)
-        taken = by_budget - self.free
-        return f" beside neighbours, who take {human_bytes(taken)} of it" if taken > 0 else ""
+        taken = self._ledger.taken_by_neighbours(self._governed.id)
+        return f" beside neighbours, who take {human_bytes(taken)} of it" if taken else ""
 
     def check(self, footprint: Footprint) -> None:
         """Raise MemoryRefusedError for what can never be reserved, whoever leaves."""
@@ -243,6 +275,44 @@ class Governor:
         """Return every device as the pod's report shows it."""
         return tuple(self._reported(device) for device in self._devices)
 
+    # What is kept warm ---------------------------------------------------------------------------
+
+    @property
+    def loads_into_host(self) -> bool:
+        """Whether models are loaded into the very memory in which others are kept warm."""
+        return self._host is self._governed
+
+    @property
+    def host_is_short(self) -> bool:
+        """Whether the host's memory is so full, or so much waited for, that nothing is kept."""
+        if self._host is None or self._ledger.free(self._host.id) < 0:
+            return True
+        reading = self._monitor.reading(self._host.id)
+        stalled = 0.0 if reading is None else reading.stalled or 0.0
+        return stalled >= STALLED or self._monitor.level(self._host.id) in _SHORT
+
+    def reserve_warm(self, owner: str, count: int) -> WarmBytes | None:
+        """Reserve host memory to keep something warm in, or return None: nobody leaves for it."""
+        host = self._host
+        if host is None or self.host_is_short:
+            return None
+        most = self._policy.host.of(self._totals[host.id])
+        if self._ledger.used_as(host.id, EntryState.WARM) + count > most:
+            return None
+        if not isinstance(self._ledger.reserve(owner, host.id, count), Granted):
+            return None
+        self._export()
+        return WarmBytes(self, owner, count)
+
+    def keep_warm(self, owner: str, count: int) -> None:
+        """Record what is really kept."""
+        self._ledger.keep_warm(owner, count)
+        self._export()
+
+    def _warm_on(self, device: Device) -> int:
+        """Return the bytes of a device that are kept warm, and mapped by no process."""
+        return self._ledger.used_as(device.id, EntryState.WARM) if device is self._host else 0
+
     def _reported(self, device: Device) -> ReportedDevice:
         total = self._totals[device.id]
         reading = self._monitor.reading(device.id) or Reading(total=total, used=0)
@@ -255,6 +325,7 @@ class Governor:
             used_bytes=reading.used,
             own_bytes=reading.own,
             ledger_bytes=self._ledger.used(device.id),
+            warm_bytes=self._ledger.used_as(device.id, EntryState.WARM),
             level=self._monitor.level(device.id),
             throttling=reading.throttling,
             stalled=reading.stalled,
