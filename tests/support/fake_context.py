@@ -89,6 +89,9 @@ class FakeContext:
             cell.slots.discard(slot)
         self._cells = [cell for cell in self._cells if cell.slots]
 
+    def saved_size(self, slot: int) -> int:
+        return len(self.save(slot) or b"")
+
     def save(self, slot: int) -> bytes | None:
         saved = [self.held(slot), *self.adapters(slot)]
         return json.dumps(saved).encode() if self._saves else None

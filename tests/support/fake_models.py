@@ -5,6 +5,7 @@ import itertools
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.memory import ResidencySettings
@@ -32,6 +33,7 @@ from ullage_runtime.core.errors import EngineDied, EngineFailed, LoadError
 from ullage_runtime.core.pooled import Ability, EmbedRequest, PooledAnswer, RerankRequest, Said
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 from ullage_runtime.governor.devices import DeviceError, Reading
+from ullage_runtime.governor.policy import MemoryOverrides
 from ullage_runtime.models.journal import Journal
 from ullage_runtime.models.pool import ModelPool
 from ullage_runtime.models.ports import CachedModel, Inspect
@@ -131,6 +133,9 @@ class FakeEngines:
     vectors: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """What texts become, whatever they are; else it is `VECTOR`."""
     sequences: int = 1
+    maps_files: bool = False
+    saved: bytes = b""
+    """What they save of frequent prompts."""
     made: list["FakeEngine"] = field(default_factory=list)
     _pids: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
@@ -183,6 +188,7 @@ class FakeEngine:
             max_sequences=self._engines.sequences,
             abilities=(spec.purpose,),
             dimensions=len(self._vector) if spec.purpose is Ability.EMBED else 0,
+            maps_file=self._engines.maps_files,
         )
 
     async def embed(self, request: EmbedRequest) -> PooledAnswer:
@@ -229,12 +235,19 @@ class FakeEngine:
             return
         raise EngineDied(self.how or "gone", retry_after=1)
 
+    async def save_prefixes(self, path: str, limit: int) -> int:
+        saved = self._engines.saved[:limit]
+        return Path(path).write_bytes(saved)  # noqa: ASYNC240 - a few bytes
+
     async def stats(self) -> EngineStats:
         if self.over.is_set():
             raise EngineFailed("gone")
         engines = self._engines
         empty = engines.resident if engines.empty is None else engines.empty
-        return EngineStats(resident_bytes=engines.resident if self.is_loaded else empty)
+        return EngineStats(
+            resident_bytes=engines.resident if self.is_loaded else empty,
+            kv_cells_used=len(engines.saved),
+        )
 
     async def ended(self) -> str:
         await self.over.wait()
@@ -258,7 +271,14 @@ class World:
     device: FakeDevice = field(default_factory=FakeDevice)
     sequence: int = 0
 
-    def pool(self, journal: Journal | None = None, kind_of: KindOf | None = None) -> ModelPool:
+    def pool(
+        self,
+        journal: Journal | None = None,
+        kind_of: KindOf | None = None,
+        *,
+        host: FakeDevice | None = None,
+        memory: MemoryOverrides | None = None,
+    ) -> ModelPool:
         return ModelPool(
             source=self.source,
             pod_name="ullage-default-0",
@@ -266,7 +286,8 @@ class World:
             version="0",
             engines=self.engines,
             kind_of=kind_of,
-            devices=[self.device],
+            devices=[self.device] if host is None else [self.device, host],
+            memory=memory,
             clock=VirtualClock(),
             boot_id="boot",
             journal=journal,

@@ -67,6 +67,8 @@ class Reason(StrEnum):
     """The model answers."""
     IDLE = "Idle"
     """The model has shown that it serves, left memory, and comes back with the next request."""
+    WARM = "Warm"
+    """The same, and host memory keeps it for a quick return."""
     SUSPENDED = "Suspended"
     """The spec says suspend, or zero replicas."""
     LOAD_FAILED = "LoadFailed"

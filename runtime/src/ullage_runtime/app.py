@@ -182,6 +182,7 @@ def model_pool(settings: Settings, registry: CollectorRegistry, caches: Caches) 
             gpu_reserve=settings.gpu_memory_reserve_percent,
             cpu_max=settings.cpu_memory_max_percent,
             cpu_reserve=settings.cpu_memory_reserve_percent,
+            cpu_offload=settings.enable_cpu_offload,
         ),
         kind_of=engine_of,
         registry=registry,

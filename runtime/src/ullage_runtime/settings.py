@@ -37,6 +37,7 @@ PLAIN_NAMES = {
     "GPU_MEMORY_RESERVE_PERCENT": "gpu_memory_reserve_percent",
     "CPU_MEMORY_MAX_PERCENT": "cpu_memory_max_percent",
     "CPU_MEMORY_RESERVE_PERCENT": "cpu_memory_reserve_percent",
+    "ENABLE_CPU_OFFLOAD": "enable_cpu_offload",
 }
 """Names without prefix that are honoured too, below `ULLAGE_*`."""
 
@@ -155,6 +156,10 @@ class Settings(BaseSettings):
     cpu_memory_reserve_percent: Annotated[
         float | None, Field(description="Share of it that always stays free; unset: 0.2.")
     ] = None
+    enable_cpu_offload: Annotated[
+        bool,
+        Field(description="Whether the pod's memory keeps models that left, to bring them back."),
+    ] = True
     responses_max_bytes: Annotated[
         int, Field(ge=0, description="Largest size of all stored responses; 0 stores none.")
     ] = 256 << 20

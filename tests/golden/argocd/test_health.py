@@ -65,6 +65,13 @@ def idle() -> World:
     return decided(says(world, serving(member, active=None, reason=Reason.IDLE, residency="Disk")))
 
 
+def warm() -> World:
+    world = served()
+    member = world.members["chat"]
+    kept = serving(member, active=None, reason=Reason.WARM, residency="Warm", host_bytes=21 << 20)
+    return decided(says(world, kept))
+
+
 def silenced() -> World:
     world = served()
     world.reports[0] = silent()
@@ -129,6 +136,7 @@ STATES: dict[str, tuple[str, Callable[[], World]]] = {
     "loading": ("Progressing", loading),
     "serving": ("Healthy", served),
     "idle": ("Healthy", idle),
+    "warm": ("Healthy", warm),
     "silent": ("Healthy", silenced),
     "pods_away": ("Progressing", pods_away),
     "suspended": ("Suspended", suspended),

@@ -77,6 +77,7 @@ def test_trouble_is_shown_with_its_message_as_it_is() -> None:
         (FETCHING, False, False),
         (ReportedModel(name="m", reason=Reason.SUSPENDED), True, False),
         (ReportedModel(name="m", reason=Reason.IDLE), True, False),
+        (ReportedModel(name="m", reason=Reason.WARM, residency=Residency.WARM), True, False),
         (ReportedModel(name="m", reason=Reason.SERVING, residency=Residency.LOADING), False, False),
         (ReportedModel(name="m", reason=Reason.CHECKSUM_MISMATCH, final=True), True, True),
         (ReportedModel(name="m", reason=Reason.SOURCE_UNAVAILABLE), True, True),

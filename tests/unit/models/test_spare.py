@@ -17,6 +17,7 @@ from ullage_runtime.models.metrics import ModelMetrics
 from ullage_runtime.models.pool import ModelPool
 from ullage_runtime.models.room import Room
 from ullage_runtime.models.spare import SETTLE_SECONDS, SpareEngine
+from ullage_runtime.models.warm import WarmTier
 
 EMPTY = 10 * MIB
 ON_DEMAND = ResidencySettings(policy=ResidencyPolicy.ON_DEMAND, unload_seconds=30)
@@ -212,7 +213,14 @@ def test_who_loads_may_count_on_the_spares_bytes() -> None:
         world, clock = world_of(), VirtualClock()
         governor = Governor([world.device], policy=MemoryPolicy(models=Share(1.0, 0)))
         spare = SpareEngine(world.engines, kind_of, governor, clock)
-        room = Room(governor, clock, Decisions(), ModelMetrics(CollectorRegistry()), spare)
+        room = Room(
+            governor,
+            clock,
+            Decisions(),
+            ModelMetrics(CollectorRegistry()),
+            spare,
+            WarmTier(governor, clock),
+        )
         await spare.take("file:gguf-a")
         await settle()
         await spare.tend(is_wanted=True, is_calm=room.is_calm)

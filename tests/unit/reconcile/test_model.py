@@ -498,7 +498,7 @@ def test_what_answers_for_an_older_spec_is_not_yet_up_to_date() -> None:
     assert ready(world) == ("True", "Serving")
 
 
-def left(member: Any, second: int = 0, **fields: Any) -> Any:
+def left(member: Any, second: int = 0, reason: Reason = Reason.IDLE, **fields: Any) -> Any:
     """Return a model that has shown that it serves, and left memory."""
     gone = Eviction(
         time=f"2026-11-20T12:00:{second:02d}Z", rule="Demand", beneficiary="other", bytes=25 * MIB
@@ -506,13 +506,27 @@ def left(member: Any, second: int = 0, **fields: Any) -> Any:
     target = revision(uri=member.spec.model.uri, resident_bytes=None)
     return coming(
         member,
-        Reason.IDLE,
+        reason,
         "left memory",
         weights_ready=True,
         target=target,
         last_eviction=gone,
         **fields,
     )
+
+
+def test_a_model_that_waits_in_host_memory_is_ready_and_tells_what_that_takes() -> None:
+    world = served()
+    member = world.members["chat"]
+    kept = left(member, reason=Reason.WARM, residency="Warm", host_bytes=25 * MIB)
+    plan = now(says(world, kept))
+    assert ready(world) == ("True", "Warm")
+    assert condition(plan, "Progressing").reason == "UpToDate"
+    assert plan.status is not None
+    memory = plan.status["memory"]
+    assert (memory["residency"], memory["hostBytes"]) == ("Warm", 25 * MIB)
+    assert "residentBytes" not in memory
+    assert [placement["residency"] for placement in plan.status["placements"]] == ["Warm"]
 
 
 def test_a_model_that_left_memory_is_ready_and_tells_why_it_left() -> None:

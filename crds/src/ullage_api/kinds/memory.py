@@ -51,6 +51,13 @@ class Priority(StrEnum):
         return tuple(Priority).index(self)
 
 
+class WarmTier(StrEnum):
+    """Whether host memory keeps something of a model that has left."""
+
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+
+
 class ResidencySettings(KubeModel):
     """How a model shares memory with the others of its pool; a change takes effect at once."""
 
@@ -73,6 +80,17 @@ class ResidencySettings(KubeModel):
             ),
         ),
     ] = None
+    idle_seconds: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=604800,
+            description=(
+                "Seconds without requests after which the model leaves memory for the warm tier "
+                "although nobody needs the room; a Pinned one stays. Unset or 0: never."
+            ),
+        ),
+    ] = None
     unload_seconds: Annotated[
         int | None,
         Field(
@@ -80,7 +98,16 @@ class ResidencySettings(KubeModel):
             le=604800,
             description=(
                 "Seconds without requests after which the model leaves memory although nobody "
-                "needs the room; a Pinned one stays. Unset or 0: never."
+                "needs the room, and the warm tier too; a Pinned one stays. Unset or 0: never."
+            ),
+        ),
+    ] = None
+    warm_tier: Annotated[
+        WarmTier | None,
+        Field(
+            description=(
+                "Enabled keeps the model's file and its frequent prompts in host memory when it "
+                "leaves, while there is room; Disabled does not. Unset: Enabled."
             ),
         ),
     ] = None
@@ -89,6 +116,16 @@ class ResidencySettings(KubeModel):
     def effective_policy(self) -> ResidencyPolicy:
         """The policy, also where none is set."""
         return self.policy or ResidencyPolicy.ON_DEMAND
+
+    @property
+    def keeps_warm(self) -> bool:
+        """Whether the warm tier is enabled, also where nothing is set."""
+        return self.warm_tier is not WarmTier.DISABLED
+
+    @property
+    def longest_idle(self) -> int | None:
+        """Seconds without requests after which the model leaves by itself; None for never."""
+        return min((s for s in (self.idle_seconds, self.unload_seconds) if s), default=None)
 
     @property
     def rank(self) -> int:
@@ -108,7 +145,7 @@ class Eviction(KubeModel):
             max_length=64,
             description=(
                 "Why: Demand (another model needed the room), Turn (requests waited for it beside "
-                "busy models) or Idle (unloadSeconds had passed)."
+                "busy models) or Idle (idleSeconds or unloadSeconds had passed)."
             ),
         ),
     ]

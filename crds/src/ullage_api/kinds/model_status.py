@@ -18,6 +18,7 @@ class Residency(StrEnum):
     DISK = "Disk"
     LOADING = "Loading"
     RESIDENT = "Resident"
+    WARM = "Warm"
     UNLOADING = "Unloading"
 
 
@@ -25,7 +26,7 @@ class MemoryStatus(KubeModel):
     """Where the model's weights are and how many bytes it takes."""
 
     residency: Annotated[
-        Residency | None, Field(description="Disk, Loading, Resident or Unloading.")
+        Residency | None, Field(description="Disk, Loading, Resident, Warm or Unloading.")
     ] = None
     estimated_bytes: Annotated[
         int | None,
@@ -36,6 +37,10 @@ class MemoryStatus(KubeModel):
     ] = None
     resident: Annotated[
         str | None, Field(max_length=32, description="The same for people, such as 14.2 GiB.")
+    ] = None
+    host_bytes: Annotated[
+        int | None,
+        Field(ge=0, description="Bytes that one pod's host memory keeps of it for its return."),
     ] = None
     level: Annotated[
         MemoryLevel | None,

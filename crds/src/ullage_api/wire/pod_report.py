@@ -119,6 +119,8 @@ class ReportedModel(KubeModel):
     residency: Residency = Residency.DISK
     reason: Reason = Reason.PENDING
     message: str = ""
+    host_bytes: int = 0
+    """What host memory keeps of it since it left, for its return."""
     final: bool = False
     """Whether nothing but a change of the spec can mend what `reason` says."""
     weights_ready: bool = False

@@ -40,6 +40,7 @@ _NEAREST_FIRST: Final = (
     Residency.RESIDENT,
     Residency.LOADING,
     Residency.UNLOADING,
+    Residency.WARM,
     Residency.DISK,
 )
 
@@ -216,12 +217,14 @@ def _memory(s: Snapshot) -> MemoryStatus:
     if residency not in {Residency.RESIDENT, Residency.UNLOADING}:
         resident = 0
     shown = quantised(resident or None, before.resident_bytes)
+    kept = max((e.host_bytes for e in s.reported), default=0)
     return MemoryStatus(
         residency=residency,
         estimated_bytes=quantised(estimated or None, before.estimated_bytes)
         or before.estimated_bytes,
         resident_bytes=shown,
         resident=readable(shown) if shown else None,
+        host_bytes=quantised(kept or None, before.host_bytes),
         last_eviction=_last_eviction(s) or before.last_eviction,
     )
 
@@ -237,7 +240,8 @@ def _without_breathing(s: Snapshot, taken: MemoryStatus) -> MemoryStatus:
         return taken
     if revision != s.previous.active_revision or before.resident_bytes is None:
         return taken
-    kept = {n: getattr(before, n) for n in ("estimated_bytes", "resident_bytes", "resident")}
+    names = ("estimated_bytes", "resident_bytes", "resident", "host_bytes")
+    kept = {name: getattr(before, name) for name in names}
     return taken.model_copy(update=kept)
 
 

@@ -141,6 +141,8 @@ def idle(s: Snapshot) -> Finding | None:
     at = [h for h in s.holders if h.is_idle]
     if not at:
         return None
+    if any(h.is_warm for h in at):
+        return Finding("True", Reason.WARM, "waits in host memory; the next request brings it back")
     return Finding("True", Reason.IDLE, "left memory; the next request loads it again")
 
 

@@ -22,6 +22,8 @@ from ullage_operator.reconcile.observed import (
 FAILURES: Final = frozenset({Reason.LOAD_FAILED, Reason.CRASH_LOOPING})
 """Reasons for which a model does not serve although it may yet recover."""
 
+_AWAY: Final = frozenset({Reason.IDLE, Reason.WARM})
+"""Reasons of a model that has shown that it serves, left its device, and comes back when asked."""
 
 RESTLESS_SECONDS: Final = 30.0
 """Shortest time between two writes of a status for what comes and goes with the traffic."""
@@ -57,7 +59,12 @@ class Holder:
     @property
     def is_idle(self) -> bool:
         """Whether the model has shown that it serves there, and comes back with a request."""
-        return self.is_up and self.entry is not None and self.entry.reason is Reason.IDLE
+        return self.is_up and self.entry is not None and self.entry.reason in _AWAY
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it is so and the pod's memory keeps it for a quick return."""
+        return self.is_idle and self.entry is not None and self.entry.reason is Reason.WARM
 
     @property
     def serves(self) -> bool:
@@ -132,7 +139,7 @@ class Snapshot:
         if entry.transition is not None:
             return entry.transition is Transition.UP_TO_DATE
         if entry.active is None:
-            return entry.reason is Reason.IDLE
+            return entry.reason in _AWAY
         return entry.target is None or entry.target.revision == entry.active.revision
 
     @property

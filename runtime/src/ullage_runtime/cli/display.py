@@ -1,6 +1,7 @@
 """What a pod's report looks like on a terminal: a live table, or one line per change."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -36,6 +37,13 @@ class Look:
     text: str
 
 
+_AT_REST: Final = {
+    Reason.WARM: Look("green", "◐", "Warm"),
+    Reason.IDLE: Look("green", "○", "Idle"),
+    Reason.SUSPENDED: Look("dim", "○", "Suspended"),
+}
+
+
 def is_settled(model: ReportedModel) -> bool:
     """Whether a model is where it will stay for a while: served, suspended, or in trouble."""
     return look_of(model).style != _BUSY
@@ -50,10 +58,8 @@ def look_of(model: ReportedModel) -> Look:
     """Return how to show a model's state."""
     if model.reason is Reason.SERVING and model.residency is Residency.RESIDENT:
         return Look("green", "●", "Resident")
-    if model.reason is Reason.IDLE:
-        return Look("green", "○", "Idle")
-    if model.reason is Reason.SUSPENDED:
-        return Look("dim", "○", "Suspended")
+    if model.reason in _AT_REST:
+        return _AT_REST[model.reason]
     if model.reason in _UNDER_WAY:
         return Look(_BUSY, "◌", model.reason.value)
     if model.final:

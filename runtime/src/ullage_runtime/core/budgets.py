@@ -29,6 +29,8 @@ class MemoryPolicy:
     """Of the memory that models are loaded into: a GPU's, or the pod's where there is none."""
     host: Share = field(default_factory=lambda: Share(0.50, 0.20))
     """Of the pod's memory beside a GPU."""
+    offload: bool = True
+    """Whether the host's memory keeps something of models that have left."""
     thresholds: Thresholds = field(default_factory=Thresholds)
 
 

@@ -250,6 +250,8 @@ class EngineSpec:
     """What it is loaded for: a context can generate, embed or rank, and only one of these."""
     pooling: PoolingType = PoolingType.AUTO
     """How texts are embedded."""
+    prefixes: str = ""
+    """File with what an engine of the same model has saved of frequent prompts; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +298,8 @@ class Loaded:
     """Numbers of an embedding; 0 when it gives none."""
     outputs: tuple[Output, ...] = (Output.DENSE,)
     """What it can say of a text that it embeds."""
+    maps_file: bool = False
+    """Whether it computes from the pages of the model's one file, wherever that lies."""
 
 
 WIDTHS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)

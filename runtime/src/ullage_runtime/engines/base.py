@@ -66,6 +66,14 @@ class Engine(Protocol):
         """Return the text of tokens, likewise."""
         ...
 
+    async def save_prefixes(self, path: str, limit: int) -> int:
+        """Write what a later load of the same model may begin with to a file that there is.
+
+        Returns the bytes written, at most `limit`: 0 when there is nothing to be saved. Raises
+        EngineFailed or LoadError.
+        """
+        ...
+
     async def stats(self) -> EngineStats:
         """Return what the engine takes and does right now."""
         ...

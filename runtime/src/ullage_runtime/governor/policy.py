@@ -9,12 +9,14 @@ from ullage_runtime.core.levels import Thresholds
 
 @dataclass(frozen=True, slots=True)
 class MemoryOverrides:
-    """Shares, 0 to 1, that whoever starts a process sets; None leaves them to the pool."""
+    """What whoever starts a process sets: shares, 0 to 1, of which None leaves it to the pool."""
 
     gpu_max: float | None = None
     gpu_reserve: float | None = None
     cpu_max: float | None = None
     cpu_reserve: float | None = None
+    cpu_offload: bool = True
+    """Whether host memory may keep something of models that have left."""
 
 
 def memory_policy(settings: RuntimeSettings, overrides: MemoryOverrides) -> MemoryPolicy:
@@ -29,6 +31,7 @@ def memory_policy(settings: RuntimeSettings, overrides: MemoryOverrides) -> Memo
             most=_first(overrides.cpu_max, default.host.most),
             reserve=_first(overrides.cpu_reserve, default.host.reserve),
         ),
+        offload=overrides.cpu_offload,
         thresholds=Thresholds(levels.moderate / 100, levels.high / 100, levels.critical / 100),
     )
 

@@ -24,7 +24,6 @@ from ullage_runtime.engines.base import Engine
 from ullage_runtime.governor.devices import Device, Reading
 from ullage_runtime.governor.monitor import Monitor
 
-
 STALLED: Final = 0.10
 """Share of the last 10 s that processes waited for memory, from which nothing is kept warm."""
 
@@ -175,7 +174,8 @@ class Governor:
         before = self.free
         for device in self._totals:
             reading = readings.get(device)
-            self._ledger.set_left(device, reading and self._left_of(device, reading))
+            left = None if reading is None else self._left_of(device, reading)
+            self._ledger.set_left(device, left)
         if totals != self._totals:
             self._totals = totals
             self._set_budgets()
@@ -284,22 +284,28 @@ class Governor:
 
     @property
     def host_is_short(self) -> bool:
-        """Whether the host's memory is so full, or so much waited for, that nothing is kept."""
-        if self._host is None or self._ledger.free(self._host.id) < 0:
+        """Whether nothing is kept: memory is full or much waited for, or it is switched off."""
+        if not self._policy.offload or self._host is None or self._ledger.free(self._host.id) < 0:
             return True
         reading = self._monitor.reading(self._host.id)
         stalled = 0.0 if reading is None else reading.stalled or 0.0
         return stalled >= STALLED or self._monitor.level(self._host.id) in _SHORT
 
-    def reserve_warm(self, owner: str, count: int) -> WarmBytes | None:
-        """Reserve host memory to keep something warm in, or return None: nobody leaves for it."""
+    @property
+    def warm_room(self) -> int:
+        """Bytes of host memory in which something may be kept now."""
         host = self._host
         if host is None or self.host_is_short:
-            return None
+            return 0
         most = self._policy.host.of(self._totals[host.id])
-        if self._ledger.used_as(host.id, EntryState.WARM) + count > most:
+        kept = self._ledger.used_as(host.id, EntryState.WARM)
+        return max(0, min(most - kept, self._ledger.free(host.id)))
+
+    def reserve_warm(self, owner: str, count: int) -> WarmBytes | None:
+        """Reserve host memory to keep something warm in, or return None: nobody leaves for it."""
+        if self._host is None or count > self.warm_room:
             return None
-        if not isinstance(self._ledger.reserve(owner, host.id, count), Granted):
+        if not isinstance(self._ledger.reserve(owner, self._host.id, count), Granted):
             return None
         self._export()
         return WarmBytes(self, owner, count)

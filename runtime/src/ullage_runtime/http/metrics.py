@@ -81,6 +81,11 @@ def _model_metrics(report: PodReport) -> Iterator[Metric]:
     resident = GaugeMetricFamily(
         "ullage_model_resident_bytes", "Measured bytes of a loaded model.", labels=("model",)
     )
+    host = GaugeMetricFamily(
+        "ullage_model_host_bytes",
+        "Bytes that host memory keeps of a model for its return.",
+        labels=("model",),
+    )
     restarts = GaugeMetricFamily(
         "ullage_model_restarts", "Recent deaths of a model's engine process.", labels=("model",)
     )
@@ -89,8 +94,9 @@ def _model_metrics(report: PodReport) -> Iterator[Metric]:
             residency.add_metric((model.name, where), float(model.residency == where))
         held = model.active.resident_bytes if model.active else None
         resident.add_metric((model.name,), float(held or 0))
+        host.add_metric((model.name,), model.host_bytes)
         restarts.add_metric((model.name,), model.restarts)
-    yield from (residency, resident, restarts)
+    yield from (residency, resident, host, restarts)
 
 
 class Metrics:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import structlog
@@ -9,6 +10,15 @@ import structlog
 from ullage_runtime.core.generation import GenerationPhase
 from ullage_runtime.models.admission import Admission
 from ullage_runtime.models.live import Live
+
+Around = Callable[[Live], AbstractAsyncContextManager[None]]
+"""What is done before and after a generation is unloaded."""
+
+
+def nothing_around(_live: Live) -> AbstractAsyncContextManager[None]:
+    """Do nothing before and after."""
+    return nullcontext()
+
 
 _log = structlog.get_logger(__name__)
 
@@ -104,13 +114,18 @@ class Generations:
         live, self._standby = self._standby, None
         return None if live is None else self._begin_leave(live, drain_seconds)
 
-    def begin_retire(self, drain_seconds: float | None = None) -> "asyncio.Task[None] | None":
-        """Let no request bind the active generation; it drains and unloads by itself."""
+    def begin_retire(
+        self, drain_seconds: float | None = None, *, around: Around | None = None
+    ) -> "asyncio.Task[None] | None":
+        """Let no request bind the active generation; it drains and unloads by itself.
+
+        `around` is entered once nobody holds it, and left once it is unloaded.
+        """
         old, self._active = self._active, None
         if old is None:
             return None
         self._admission.route_to(None)
-        leaving = self._begin_leave(old, drain_seconds)
+        leaving = self._begin_leave(old, drain_seconds, around)
         self._on_change()
         return leaving
 
@@ -124,13 +139,15 @@ class Generations:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    def _begin_leave(self, live: Live, seconds: float | None = None) -> "asyncio.Task[None]":
+    def _begin_leave(
+        self, live: Live, seconds: float | None = None, around: Around | None = None
+    ) -> "asyncio.Task[None]":
         live.generation.drain()
         live.note()
         self._leaving.append(live)
-        return self._spawn(self._leave(live, seconds))
+        return self._spawn(self._leave(live, seconds, around or nothing_around))
 
-    async def _leave(self, live: Live, seconds: float | None) -> None:
+    async def _leave(self, live: Live, seconds: float | None, around: Around) -> None:
         """Unload a generation once nobody holds it, at the latest after some seconds."""
         try:
             try:
@@ -139,7 +156,8 @@ class Generations:
             except TimeoutError:
                 cut = live.generation.leases
                 _log.warning("generation.cut_off", generation=live.generation.id, requests=cut)
-            await live.unload()
+            async with around(live):
+                await live.unload()
         finally:
             self._leaving.remove(live)
             self._on_change()

@@ -29,6 +29,8 @@ class Live:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it drains and nobody holds it, or its engine has died."""
     tally: Tally = field(default_factory=Tally)
+    promote_seconds: float | None = None
+    """How long its load took if that was from the warm tier."""
     died: str | None = None
     """How its engine ended, if nobody asked for it."""
 
@@ -59,6 +61,7 @@ class Live:
             "estimated_bytes": self.reservation.footprint.total,
             "resident_bytes": self.reservation.bytes,
             "load_seconds": round(self.load_seconds, 3),
+            "promote_seconds": self.promote_seconds and round(self.promote_seconds, 3),
         }
         return self.artifacts.reported().model_copy(update=loaded)
 

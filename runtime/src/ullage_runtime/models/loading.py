@@ -32,6 +32,7 @@ from ullage_runtime.models.live import Live
 from ullage_runtime.models.metrics import ModelMetrics
 from ullage_runtime.models.room import Claim, Room
 from ullage_runtime.models.spare import SpareEngine
+from ullage_runtime.models.warm import WarmCopy, WarmTier
 
 MAX_ESTIMATES: Final = 256
 
@@ -55,6 +56,8 @@ class _Taken:
 
     engine: Engine | None = None
     reservation: Reservation | None = None
+    copy: WarmCopy | None = None
+    """What was kept of the model since it left."""
 
     def complete(self) -> tuple[Engine, Reservation]:
         if self.engine is None or self.reservation is None:
@@ -64,6 +67,8 @@ class _Taken:
     async def give_back(self) -> None:
         if self.engine is not None:
             await self.engine.unload()
+        if self.copy is not None:
+            self.copy.close()
         if self.reservation is not None:
             self.reservation.release()
 
@@ -75,6 +80,7 @@ class Loader:
         self,
         engines: EngineFactory,
         spare: SpareEngine,
+        warm: WarmTier,
         governor: Governor,
         room: Room,
         clock: Clock,
@@ -82,6 +88,7 @@ class Loader:
     ) -> None:
         self._engines = engines
         self._spare = spare
+        self._warm = warm
         self._governor = governor
         self._room = room
         self._clock = clock
@@ -148,6 +155,8 @@ class Loader:
             engine, reservation = taken.complete()
             actual = await self._measured(reservation, engine)
             self._check_size(artifacts, reservation.footprint, actual)
+            is_warm = taken.copy is not None and taken.copy.has_weights
+            self._warm.loaded(model, artifacts.key, taken.copy)
         except LoadError as error:
             if taken.engine is not None:
                 error.log = error.log or taken.engine.last_words
@@ -157,8 +166,12 @@ class Loader:
             await taken.give_back()
             raise
         now = self._clock.monotonic()
-        _remember(self._seconds, artifacts.key, load_seconds)
-        self._metrics.load_seconds.labels(model).observe(load_seconds)
+        promote_seconds = load_seconds if is_warm else None
+        if is_warm:
+            self._metrics.promote_seconds.labels(model).observe(load_seconds)
+        else:
+            _remember(self._seconds, artifacts.key, load_seconds)
+            self._metrics.load_seconds.labels(model).observe(load_seconds)
         self._metrics.estimate_ratio.observe(actual / max(1, reservation.footprint.total))
         return Live(
             generation=Generation(id=owner, revision=revision),
@@ -167,7 +180,8 @@ class Loader:
             engine=engine,
             reservation=reservation,
             loaded=loaded,
-            load_seconds=load_seconds,
+            load_seconds=self._seconds.get(artifacts.key, load_seconds),
+            promote_seconds=promote_seconds,
             began=now,
         )
 
@@ -187,7 +201,11 @@ class Loader:
             taken.engine = taken.engine or await self._engines(path)
             footprint = await taken.engine.estimate(spec)
             self._remember(artifacts, footprint)
-        taken.reservation = await self._room.reserve(owner, footprint, claim)
+        kept = await self._warm.prepare(claim.model, artifacts.key)
+        taken.reservation = await self._room.reserve(owner, footprint, claim, instead_of=kept)
+        taken.copy = copy = self._warm.take(claim.model, artifacts.key)
+        if copy is not None:
+            spec = replace(spec, path=copy.path, prefixes=copy.prefixes_path)
         taken.engine = taken.engine or await self._engines(path)
         return await taken.engine.load(spec)
 

@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from ullage_runtime.models.engine_metrics import EngineMetrics
 
 _LOAD_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_PROMOTE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _RATIOS = (0.25, 0.5, 0.75, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0)
 
 
@@ -20,6 +21,13 @@ class ModelMetrics:
             "From the file in the cache to the model answering.",
             ["model"],
             buckets=_LOAD_SECONDS,
+            registry=registry,
+        )
+        self.promote_seconds = Histogram(
+            "ullage_model_promote_seconds",
+            "From what host memory keeps of a model to the model answering.",
+            ["model"],
+            buckets=_PROMOTE_SECONDS,
             registry=registry,
         )
         self.load_failures = Counter(
@@ -60,7 +68,8 @@ class ModelMetrics:
 
     def forget(self, model: str) -> None:
         """Drop the series of a model that is gone; its counters would otherwise stay forever."""
-        for metric in (self.restarts, self.load_seconds, self.leases, self.overshoots):
+        timed = (self.load_seconds, self.promote_seconds)
+        for metric in (self.restarts, *timed, self.leases, self.overshoots):
             try:
                 metric.remove(model)
             except KeyError:

@@ -32,6 +32,7 @@ from ullage_runtime.models.room import Room
 from ullage_runtime.models.served import ServedModel
 from ullage_runtime.models.spare import SETTLE_SECONDS, KindOf, SpareEngine
 from ullage_runtime.models.surroundings import Surroundings
+from ullage_runtime.models.warm import WarmTier
 
 SAMPLE_SECONDS: Final = 5.0
 """How often loaded models are measured."""
@@ -95,15 +96,19 @@ class ModelPool:
         metrics = ModelMetrics(self.registry)
         decisions = Decisions()
         self._spare = SpareEngine(engines, kind_of, self._governor, self._clock)
-        room = Room(self._governor, self._clock, decisions, metrics, self._spare)
+        self._warm = WarmTier(self._governor, self._clock)
+        room = Room(self._governor, self._clock, decisions, metrics, self._spare, self._warm)
         self.in_use: InUse = lambda _: ()
         self._around = Surroundings(
             source=source,
-            loader=Loader(engines, self._spare, self._governor, room, self._clock, metrics),
+            loader=Loader(
+                engines, self._spare, self._warm, self._governor, room, self._clock, metrics
+            ),
             governor=self._governor,
             clock=self._clock,
             metrics=metrics,
             room=room,
+            warm=self._warm,
             decisions=decisions,
             journal=journal or MemoryJournal(),
             in_use=lambda names: tuple(self.in_use(names)),
@@ -331,6 +336,7 @@ class ModelPool:
             await self._governor.sample(self._clock.monotonic())
             self._around.caches.fit(self._governor.level)
             self._note_change()
+            self._warm.tend(is_calm=self._around.room.is_calm)
 
     async def _keep_spare(self) -> None:
         while True:
@@ -352,6 +358,7 @@ class ModelPool:
         removals = {*self._removals, *(asyncio.create_task(s.remove()) for s in served)}
         if removals:
             await self._wait_gone(served, removals, drain_seconds)
+        await self._warm.close()
         await self._around.journal.close()
 
     @staticmethod

@@ -34,13 +34,15 @@ class Shown:
         self.reason, self.message, self.final = reason, message, final
         self.on_change()
 
-    def residency(self, *, is_active: bool, is_leaving: bool) -> Residency:
+    def residency(self, *, is_active: bool, is_leaving: bool, is_warm: bool) -> Residency:
         """Return where the weights are."""
         if is_active:
             return Residency.RESIDENT
         if self.is_loading:
             return Residency.LOADING
-        return Residency.UNLOADING if is_leaving else Residency.DISK
+        if is_leaving:
+            return Residency.UNLOADING
+        return Residency.WARM if is_warm else Residency.DISK
 
 
 class FetchProgress:

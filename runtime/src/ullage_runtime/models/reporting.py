@@ -10,6 +10,7 @@ from ullage_runtime.models.live import Live
 from ullage_runtime.models.progress import Shown
 from ullage_runtime.models.stay import Stay
 from ullage_runtime.models.steps import Steps
+from ullage_runtime.models.warm import WarmTier
 from ullage_runtime.models.wish import Wish
 
 
@@ -20,6 +21,7 @@ def reported(
     *,
     admission: Admission,
     stay: Stay,
+    warm: WarmTier,
     steps: Steps,
     failures: Failures,
     restarts: int,
@@ -37,7 +39,10 @@ def reported(
         name=wish.name,
         uid=wish.desired.uid,
         generation=wish.desired.generation,
-        residency=shown.residency(is_active=active is not None, is_leaving=is_leaving),
+        residency=shown.residency(
+            is_active=active is not None, is_leaving=is_leaving, is_warm=warm.has(wish.name)
+        ),
+        host_bytes=warm.bytes_of(wish.name),
         reason=shown.reason,
         message=shown.message,
         final=shown.final,

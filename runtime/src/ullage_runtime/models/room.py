@@ -1,9 +1,10 @@
 """Room: how a load comes by its memory.
 
-What is free is taken at once. Otherwise one load at a time has its turn: idle models leave for it,
-and their bytes count once they are back. While those that could leave are busy it waits; if
-requests wait for it, busy models are asked to finish and make room after a while, so that no model
-waits for ever beside others that are always in use. Every wait ends at the claim's deadline.
+What is free is taken at once. Otherwise one load at a time has its turn: what is only kept warm
+goes first, then idle models leave for it, and their bytes count once they are back. While those
+that could leave are busy it waits; if requests wait for it, busy models are asked to finish and
+make room after a while, so that no model waits for ever beside others that are always in use. Every
+wait ends at the claim's deadline.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from ullage_runtime.governor.service import Governor, MemoryRefusedError, Reserv
 from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.metrics import ModelMetrics
 from ullage_runtime.models.spare import SpareEngine
+from ullage_runtime.models.warm import WarmTier
 
 TURN_SECONDS: Final = 10.0
 """How long requests wait beside busy models before those must make room."""
@@ -90,9 +92,11 @@ class Room:
         decisions: Decisions,
         metrics: ModelMetrics,
         spare: SpareEngine,
+        warm: WarmTier,
     ) -> None:
         self._governor = governor
         self._spare = spare
+        self._warm = warm
         self._clock = clock
         self._decisions = decisions
         self._metrics = metrics
@@ -116,7 +120,8 @@ class Room:
 
     def has(self, count: int) -> bool:
         """Whether so many bytes are free and nobody waits for memory."""
-        return not self._turn.locked() and self._governor.free + self._spare.bytes >= count
+        free = self._governor.free + self._spare.bytes + self._warm.reclaimable
+        return not self._turn.locked() and free >= count
 
     @property
     def is_calm(self) -> bool:
@@ -131,10 +136,12 @@ class Room:
             self._refuse(model, refused, Rule.NEVER_FITS)
             raise
 
-    async def reserve(self, owner: str, footprint: Footprint, claim: Claim) -> Reservation:
-        """Return a reservation; raises MemoryRefusedError."""
+    async def reserve(
+        self, owner: str, footprint: Footprint, claim: Claim, *, instead_of: str | None = None
+    ) -> Reservation:
+        """Return a reservation, in place of warm bytes if need be; raises MemoryRefusedError."""
         try:
-            reservation = self._governor.reserve(owner, footprint)
+            reservation = self._governor.reserve(owner, footprint, instead_of=instead_of)
         except MemoryRefusedError as refused:
             if refused.final:
                 self._refuse(claim.model, refused, Rule.NEVER_FITS)
@@ -147,19 +154,21 @@ class Room:
             claim.on_wait(last)
         try:
             async with asyncio.timeout_at(claim.deadline), self._turn:
-                reservation = await self._in_turn(owner, footprint, claim)
+                reservation = await self._in_turn(owner, footprint, claim, instead_of)
         except TimeoutError:
             self._refuse(claim.model, last, Rule.NO_ROOM)
             raise last from None
         claim.on_grant()
         return reservation
 
-    async def _in_turn(self, owner: str, footprint: Footprint, claim: Claim) -> Reservation:
+    async def _in_turn(
+        self, owner: str, footprint: Footprint, claim: Claim, instead_of: str | None
+    ) -> Reservation:
         began = self._clock.monotonic()
         while True:
             self._stirred.clear()
             try:
-                return self._governor.reserve(owner, footprint)
+                return self._governor.reserve(owner, footprint, instead_of=instead_of)
             except MemoryRefusedError as refused:
                 if refused.final:
                     raise
@@ -179,6 +188,8 @@ class Room:
         needed = refused.footprint.total - refused.free - self._governor.releasing
         if needed <= 0:
             return _Outcome.WAIT
+        if await self._warm.give(needed, claim.model):
+            return _Outcome.MADE
         others = self._others(claim)
         idle = victims((c for c in others if c.is_idle), needed, claim.priority)
         if claim.may_evict and idle is not None:
@@ -259,12 +270,12 @@ class Room:
         self._metrics.refusals.labels(model, rule.value).inc()
 
 
-def words(rule: Rule, count: int, beneficiary: str | None, idle: float | None) -> str:
-    """Return why a model left, for people."""
+def words(rule: Rule, count: int, beneficiary: str | None, idle: float | None, setting: str) -> str:
+    """Return why a model left, for people; `setting` says how long it may be idle."""
     size = human_bytes(count)
     since = f" after {idle:.0f} s without requests" if idle is not None else ""
     if rule is Rule.IDLE:
-        return f"left memory{since}, as residency.unloadSeconds says; {size} are free again"
+        return f"left memory{since}, as residency.{setting} says; {size} are free again"
     if rule is Rule.TURN:
         return f"made room for model {beneficiary!r}, whose requests waited: {size}"
     return f"made room for model {beneficiary!r}{since}: {size}"

@@ -15,6 +15,7 @@ from ullage_runtime.core.backoff import HEALTHY_SECONDS, Crashes
 from ullage_runtime.core.decisions import Rule
 from ullage_runtime.core.errors import EngineFailed, LoadError, ServingError
 from ullage_runtime.core.lifecycle import BringUp, Park, Rest, Retire, Situation, next_step
+from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.models.admission import Admission
 from ullage_runtime.models.failures import Failures
 from ullage_runtime.models.generations import Generations
@@ -112,6 +113,9 @@ class ServedModel:
         if self._wish.asks != asked or (before.failure and not desired.failure):
             self._failures = Failures()
         self._learn(desired)
+        self._stay.is_wanted = self._wish.is_wanted
+        if not self._wish.is_wanted or not desired.residency.keeps_warm:
+            self._around.warm.forget(self.name)
         if before.target != desired.target:
             self._shown.target, self._shown.weights_ready = None, False
         if not waits and (waited or before.target != desired.target):
@@ -135,6 +139,7 @@ class ServedModel:
         self._wake.set()
         await asyncio.wait({self._task})
         await self._generations.wait_gone()
+        self._around.warm.forget(self.name)
         if forget:
             await self._swapping.steps.forget()
 
@@ -172,6 +177,7 @@ class ServedModel:
             self._generations,
             admission=self.admission,
             stay=self._stay,
+            warm=self._around.warm,
             steps=self._swapping.steps,
             failures=self._failures,
             restarts=self._crashes.deaths,
@@ -355,6 +361,11 @@ class ServedModel:
                 Reason.ROLLING_OUT,
                 f"revision {live.generation.revision} answers until the next one has shown itself "
                 "on another pod",
+            )
+        elif live is None and self._stay.asleep and self._around.warm.has(self.name):
+            size = human_bytes(self._around.warm.bytes_of(self.name))
+            self._shown.say(
+                Reason.WARM, f"left the device; {size} in host memory bring it back soon"
             )
         elif live is None and self._stay.asleep:
             self._shown.say(Reason.IDLE, "left memory; the next request loads it again")

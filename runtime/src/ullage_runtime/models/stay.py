@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import structlog
 
@@ -43,6 +44,8 @@ class Stay:
         self._used_at = around.clock.monotonic()
         admission.on_miss = self._note_miss
         self._last: Decision | None = None
+        self.is_wanted = True
+        """Whether this pod should serve it at all."""
         self.asleep = False
         """Whether it left memory and need not be back before somebody asks for it."""
         self.is_returning = False
@@ -81,6 +84,7 @@ class Stay:
         if live is None:
             return None
         count, idle = live.reservation.bytes, self._idle_seconds(live)
+        is_over = rule is Rule.IDLE and self._is_over(idle)
         self.asleep = not self._admission.waiting
         self._last = self._around.decisions.add(
             time=self._around.clock.wall(),
@@ -88,14 +92,24 @@ class Stay:
             rule=rule,
             count=count,
             beneficiary=beneficiary,
-            message=words(rule, count, beneficiary, idle),
+            message=words(
+                rule, count, beneficiary, idle, "unloadSeconds" if is_over else "idleSeconds"
+            ),
         )
         self._around.metrics.evictions.labels(self.name, rule.value).inc()
         self._around.metrics.evicted_bytes.inc(count)
         _log.info("model.evicted", model=self.name, rule=rule.value, bytes=count, by=beneficiary)
-        leaving = self._generations.begin_retire()
+        leaving = self._generations.begin_retire(around=None if is_over else self._keeping)
         self._wake()
         return leaving
+
+    def _keeping(self, live: Live) -> AbstractAsyncContextManager[None]:
+        """Keep the model warm when it leaves, until it is to be unloaded altogether."""
+        if not self.is_wanted or not self.wish.keeps_warm:
+            return nullcontext()
+        unload = self.wish.unload_seconds
+        expires = max(self._used_at, live.began) + unload if unload else None
+        return self._around.warm.leaving(self.name, live, expires, self._wake)
 
     # As the model itself sees it -----------------------------------------------------------------
 
@@ -139,7 +153,7 @@ class Stay:
         # Of what stands by the last request may have ended, though others run on what answers.
         if not self._admission.running or self._generations.standby is not None:
             self._around.room.stir()
-        if not self._admission.running and self.wish.unload_seconds:
+        if not self._admission.running and self.wish.longest_idle:
             self._wake()
 
     def _note_miss(self) -> None:
@@ -149,10 +163,15 @@ class Stay:
 
     def idle_at(self) -> float | None:
         """Return when what answers will have been idle for as long as it may; None for ever."""
-        live, seconds = self._generations.active, self.wish.unload_seconds
+        live, seconds = self._generations.active, self.wish.longest_idle
         if live is None or not seconds or self._is_pinned or self._idle_seconds(live) is None:
             return None
         return max(self._used_at, live.began) + seconds
+
+    def _is_over(self, idle: float | None) -> bool:
+        """Whether it has been idle for so long that nothing of it is to stay in memory."""
+        seconds = self.wish.unload_seconds
+        return seconds is not None and 0 < seconds <= (idle or 0.0)
 
     @property
     def _is_pinned(self) -> bool:

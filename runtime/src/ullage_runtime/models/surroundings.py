@@ -11,6 +11,7 @@ from ullage_runtime.models.loading import Loader
 from ullage_runtime.models.metrics import ModelMetrics
 from ullage_runtime.models.ports import InUse, ModelSourcePort
 from ullage_runtime.models.room import Room
+from ullage_runtime.models.warm import WarmTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Surroundings:
     clock: Clock
     metrics: ModelMetrics
     room: Room
+    warm: WarmTier
     decisions: Decisions
     journal: Journal
     in_use: InUse

@@ -96,6 +96,8 @@ def model_cells(picture: Picture, model: Entry, width: int) -> list[Text]:
 def _memory(model: Entry) -> Text:
     if model["resident"]:
         return Text(human_bytes(model["resident"]), justify="right")
+    if model["residency"] == "Warm":
+        return Text(human_bytes(model["host"]), style="yellow", justify="right")
     if model["fetched"] and model["fetch_total"]:
         return Text(f"{_percent(model['fetched'], model['fetch_total'])} here", justify="right")
     expected = model["estimated"]

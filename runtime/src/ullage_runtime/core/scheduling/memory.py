@@ -1,6 +1,6 @@
 """Memory: a context's slots, what each holds, and which idle ones are kept as cached prefixes."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 from typing import Final
@@ -138,6 +138,31 @@ class Memory:
         self._idle[kept] = None
         self._tree.insert(salt, kept, tokens)
         self.trim()
+
+    def cached(self) -> Iterator[tuple[Hashable, tuple[int, ...], int]]:
+        """Yield cached prefixes, latest used first: who may share each, its tokens, its slot."""
+        for slot in reversed(self._idle):
+            yield self._tree.salt(slot), self._tree.tokens(slot), slot
+
+    def save(self, slot: int) -> bytes | None:
+        """Return a cached prefix for `take_back`, or None when it cannot be had."""
+        if not self._free:
+            return None
+        lent = self._free[-1]  # llama.cpp saves no slot that only keeps
+        self.context.copy(slot, lent, self.cells.length(slot))
+        saved = self.context.save(lent)
+        self.context.remove(lent)
+        return saved
+
+    def take_back(self, salt: Hashable, tokens: Tokens[int], saved: bytes) -> bool:
+        """Make a cached prefix of saved content; False when there is no room for it."""
+        if self.cells.free < len(tokens) or not self._free:
+            return False
+        slot = self.restore(salt, tokens, saved, len(tokens))
+        if slot is None:
+            return False
+        self.keep(salt, slot, tokens)
+        return True
 
     def trim(self) -> None:
         """Drop cached prefixes beyond the limits of their number and their cells."""

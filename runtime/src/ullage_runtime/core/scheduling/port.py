@@ -71,6 +71,10 @@ class Context(Protocol):
         """Empty a slot; cells that no other slot shares become free."""
         ...
 
+    def saved_size(self, slot: int) -> int:
+        """Return the bytes that `save` would return."""
+        ...
+
     def save(self, slot: int) -> bytes | None:
         """Return a slot's content for `restore`, or None when it cannot be had."""
         ...

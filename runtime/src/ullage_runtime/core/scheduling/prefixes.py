@@ -88,6 +88,10 @@ class PrefixTree:
         """Return what was noted of a slot."""
         return self._entries[slot][1]
 
+    def salt(self, slot: int) -> Hashable:
+        """Return who may share what was noted of a slot."""
+        return self._entries[slot][0]
+
     def clear(self) -> None:
         """Forget everything."""
         self._roots.clear()

@@ -37,6 +37,7 @@ class LlamaCppBackend:
 
     def __init__(self, log: LogSink) -> None:
         self._library = Library(log)
+        self._log = log
         self._model: Model | None = None
         self._prompts: Prompts | None = None
         self._work: Batching | Pooling | None = None
@@ -70,6 +71,8 @@ class LlamaCppBackend:
         prompts.start()
         self._model, self._prompts = model, prompts
         self._work = _work(model, prompts, spec.purpose)
+        if spec.prefixes:
+            self._restore_prefixes(spec.prefixes)
         self._stats = self._work.stats
         offloaded, layers = model.offloaded
         gpu = gpu_name() if offloaded else None
@@ -86,6 +89,7 @@ class LlamaCppBackend:
             max_sequences=TAKEN_PER_PARALLEL * model.parallel,
             abilities=(spec.purpose,),
             dimensions=model.dimensions if spec.purpose is Ability.EMBED else 0,
+            maps_file=True,
         )
 
     def prepare(self, request: GenerateRequest | PooledRequest, arrival: float) -> Prepared:
@@ -128,6 +132,22 @@ class LlamaCppBackend:
         """Use this worker's share of the threads from the next step on."""
         if self._model is not None:
             self._model.share_threads(workers)
+
+    def save_prefixes(self, path: str, limit: int) -> int:
+        """Write what was computed of frequent prompts to a file; return the bytes written."""
+        if not isinstance(self._work, Batching):
+            return 0
+        return self._work.save_prefixes(path, limit)
+
+    def _restore_prefixes(self, path: str) -> None:
+        if not isinstance(self._work, Batching):
+            return
+        try:
+            count = self._work.restore_prefixes(path)
+        except (OSError, ValueError) as error:  # they are computed again
+            self._log("warning", f"saved prefixes cannot be restored: {error!r}")
+        else:
+            self._log("info", f"{count} saved prefixes are back")
 
     def stop_preparing(self) -> None:
         """Make a `prepare` that is under way fail soon; any thread may call it."""

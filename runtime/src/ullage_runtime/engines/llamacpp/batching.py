@@ -18,6 +18,7 @@ from ullage_runtime.core.errors import (
 from ullage_runtime.core.scheduling.scheduler import Scheduler
 from ullage_runtime.core.scheduling.sequence import Sequence
 from ullage_runtime.core.scheduling.steps import Ready, Scored
+from ullage_runtime.engines.llamacpp import saved
 from ullage_runtime.engines.llamacpp.answer import Answer
 from ullage_runtime.engines.llamacpp.candidates import Candidates
 from ullage_runtime.engines.llamacpp.context import LlamaContext
@@ -155,6 +156,14 @@ class Batching:
             if outcome is not None:
                 outcomes.append(outcome)
         return outcomes
+
+    def save_prefixes(self, path: str, limit: int) -> int:
+        """Write cached prefixes to a file, at most so many bytes; return how many; OSError."""
+        return saved.save(self._scheduler.memory, path, limit)
+
+    def restore_prefixes(self, path: str) -> int:
+        """Take back what was written, and return how many prefixes; OSError or ValueError."""
+        return saved.restore(self._scheduler.memory, path)
 
     def close(self) -> None:
         """Give everything back that is not the model's; idempotent."""

@@ -93,9 +93,13 @@ class LlamaContext:
         """Take a sequence off its cells."""
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
 
+    def saved_size(self, slot: int) -> int:
+        """Return the bytes of a sequence's keys and values."""
+        return int(llama_cpp.llama_state_seq_get_size(self._handle, slot))
+
     def save(self, slot: int) -> bytes | None:
         """Return a sequence's keys and values."""
-        size = llama_cpp.llama_state_seq_get_size(self._handle, slot)
+        size = self.saved_size(slot)
         if not size:
             return None
         buffer = (ctypes.c_uint8 * size)()

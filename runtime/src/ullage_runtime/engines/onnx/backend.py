@@ -106,6 +106,10 @@ class OnnxBackend:
         """Compute one batch of texts."""
         return [] if self._work is None else self._work.step()
 
+    def save_prefixes(self, path: str, limit: int) -> int:  # noqa: ARG002 - the protocol's
+        """Save nothing: texts are computed whole."""
+        return 0
+
     def share_cpus(self, workers: int) -> None:
         """Do nothing: onnxruntime's threads are those of its load; waiting ones sleep."""
 

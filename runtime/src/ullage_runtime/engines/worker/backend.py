@@ -93,6 +93,13 @@ class Backend(Protocol):
         """Advance every running generation by one token, or compute one batch of texts."""
         ...
 
+    def save_prefixes(self, path: str, limit: int) -> int:
+        """Write what a later load of the same model may begin with, at most so many bytes.
+
+        Returns the bytes written; raises OSError.
+        """
+        ...
+
     def share_cpus(self, workers: int) -> None:
         """Take note of how many workers, with this one, compute on the same CPUs from now on."""
         ...

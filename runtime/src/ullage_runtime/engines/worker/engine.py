@@ -41,12 +41,12 @@ from ullage_runtime.engines.worker.process import WorkerExit, WorkerProcess
 HELLO_SECONDS: Final = 60.0
 ESTIMATE_SECONDS: Final = 120.0
 LOAD_SECONDS: Final = 1800.0
+SAVE_SECONDS: Final = 10.0
 STATS_SECONDS: Final = 10.0
 RETRY_AFTER: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-_Answer = wire.Estimated | wire.LoadDone
 _Answered = Chunk | PooledPart | wire.Tokenized | wire.Detokenized
 _Outcome = _Answered | ServingError
 _Request = GenerateRequest | EmbedRequest | RerankRequest | TokenizeRequest | DetokenizeRequest
@@ -61,7 +61,7 @@ class WorkerEngine:
         self._ids = itertools.count(1)
         self._inboxes: dict[str, asyncio.Queue[_Outcome]] = {}
         self._hello: asyncio.Future[None] = _future()
-        self._answer: asyncio.Future[_Answer] | None = None
+        self._answer: asyncio.Future[wire.Answer] | None = None
         self._stats: asyncio.Future[EngineStats] | None = None
         self._exit: asyncio.Future[WorkerExit] = _future()
         self._asking = asyncio.Lock()
@@ -126,6 +126,13 @@ class WorkerEngine:
         if not isinstance(answer, wire.LoadDone):
             raise TypeError(f"the worker answered a load with {answer.type}")
         return answer.loaded
+
+    async def save_prefixes(self, path: str, limit: int) -> int:
+        """Write cached prefixes to a file; raises EngineFailed or LoadError."""
+        answer = await self._ask(wire.SavePrefixes(path=path, limit=limit), SAVE_SECONDS)
+        if not isinstance(answer, wire.PrefixesSaved):
+            raise TypeError(f"the worker answered with {answer.type}")
+        return answer.bytes
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Generate; closing the iterator cancels within one step; raises ServingError."""
@@ -239,7 +246,7 @@ class WorkerEngine:
         if not self._process.writer.is_closing():
             self._process.writer.write(frame)
 
-    async def _ask(self, command: wire.Command, seconds: float) -> _Answer:
+    async def _ask(self, command: wire.Command, seconds: float) -> wire.Answer:
         async with self._asking:
             self._check_alive()
             self._answer = _future()
@@ -281,7 +288,7 @@ class WorkerEngine:
                 _resolve(self._hello, None)
             case wire.Step() | wire.Tokenized() | wire.Detokenized():
                 self._deliver(event)
-            case wire.Estimated() | wire.LoadDone():
+            case wire.Estimated() | wire.LoadDone() | wire.PrefixesSaved():
                 _resolve(self._answer, event)
             case wire.LoadFailed(reason=reason, message=message, final=final):
                 _fail(self._answer, LoadError(reason, message, final))

@@ -242,6 +242,8 @@ class WorkerServer:
                 self._answer_load(lambda: wire.Estimated(self._backend.estimate(spec)))
             case wire.Load(spec=spec):
                 self._answer_load(lambda: wire.LoadDone(self._backend.load(spec)))
+            case wire.SavePrefixes(path=path, limit=limit):
+                self._save_prefixes(path, limit)
             case wire.Shutdown():
                 self._stopping = True
             case _:
@@ -253,6 +255,14 @@ class WorkerServer:
         except LoadError as error:
             event = wire.LoadFailed(reason=error.reason, message=error.message, final=error.final)
         self.send(event)
+
+    def _save_prefixes(self, path: str, limit: int) -> None:
+        try:
+            written = self._backend.save_prefixes(path, limit)
+        except OSError as error:
+            self.log("warning", f"prefixes cannot be saved: {error}")
+            written = 0
+        self.send(wire.PrefixesSaved(bytes=written))
 
     def _step(self) -> None:
         sharing = self._place.sharing

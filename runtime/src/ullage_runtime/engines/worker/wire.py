@@ -24,7 +24,7 @@ from ullage_runtime.core.domain import (
 from ullage_runtime.core.pooled import EmbedRequest, PooledPart, RerankRequest
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 MAX_FRAME_BYTES: Final = 64 << 20
 """Longest frame either side accepts; far above the largest request body."""
@@ -117,6 +117,15 @@ class GetStats:
 
 
 @dataclass(frozen=True, slots=True)
+class SavePrefixes:
+    """Command: write cached prefixes to a file, at most so many bytes."""
+
+    path: str
+    limit: int
+    type: Literal["save-prefixes"] = "save-prefixes"
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Command: give everything back and exit."""
 
@@ -157,6 +166,14 @@ class LoadFailed:
     message: str
     final: bool
     type: Literal["load-failed"] = "load-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixesSaved:
+    """Event: the answer to `SavePrefixes`."""
+
+    bytes: int
+    type: Literal["prefixes-saved"] = "prefixes-saved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +243,10 @@ class Log:
 Work = Generate | Embed | Rerank | Tokenize | Detokenize
 """The commands that a request of a client becomes; each has one, with its id."""
 
-Command = Estimate | Load | Work | Credit | Cancel | GetStats | Shutdown
-Event = Hello | Estimated | LoadDone | LoadFailed | Step | Tokenized | Detokenized | Stats | Log
+Command = Estimate | Load | Work | Credit | Cancel | GetStats | SavePrefixes | Shutdown
+Answer = Estimated | LoadDone | PrefixesSaved
+"""What comes of the commands of which a worker has one at a time, unless they fail."""
+Event = Hello | Answer | LoadFailed | Step | Tokenized | Detokenized | Stats | Log
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])

@@ -32,6 +32,9 @@ class DeviceMemory(BaseModel):
         Field(description="What this pod's processes take of it; null where nobody can tell."),
     ]
     ledger: Annotated[int, Field(description="What models were promised or take.")]
+    warm: Annotated[
+        int, Field(description="Of that, what is kept of models that have left; loads may have it.")
+    ]
     free: Annotated[int, Field(description="What a further model would be promised now.")]
     throttling: Annotated[
         list[str], Field(description="Why it is slower than it could be: heat, power, CPU quota.")
@@ -69,6 +72,15 @@ class ModelMemory(BaseModel):
     device: str | None
     estimated: Annotated[int | None, Field(description="What it was expected to take.")]
     resident: Annotated[int | None, Field(description="What it takes, as measured.")]
+    host: Annotated[
+        int, Field(description="What host memory keeps of it since it left, for its return.")
+    ]
+    load_seconds: Annotated[
+        float | None, Field(description="How long its last load took that was not from there.")
+    ]
+    promote_seconds: Annotated[
+        float | None, Field(description="How long its last load took, if that was from there.")
+    ]
     fetched: Annotated[int | None, Field(description="Of its file, while it is fetched.")]
     fetch_total: int | None
     requests_running: int
@@ -151,6 +163,7 @@ def device_memory(device: ReportedDevice) -> DeviceMemory:
         used=device.used_bytes,
         own=device.own_bytes,
         ledger=device.ledger_bytes,
+        warm=device.warm_bytes,
         free=max(0, min(device.budget_bytes, left) - device.ledger_bytes),
         throttling=list(device.throttling),
         stalled=device.stalled,
@@ -172,6 +185,9 @@ def model_memory(model: ReportedModel) -> ModelMemory:
         device=model.active.device if model.active else None,
         estimated=shown.estimated_bytes if shown else None,
         resident=model.active.resident_bytes if model.active else None,
+        host=model.host_bytes,
+        load_seconds=model.active.load_seconds if model.active else None,
+        promote_seconds=model.active.promote_seconds if model.active else None,
         fetched=model.fetched_bytes,
         fetch_total=model.fetch_total_bytes,
         requests_running=model.requests_running,
