@@ -94,14 +94,15 @@ def test_three_models_take_turns_in_memory_for_two_and_all_are_answered(team: Te
     )
 
     explained = evictions(team)
-    assert explained
-    for note in explained:
-        assert "left memory for model" in note, note
-        assert "rule Demand" in note or "rule Turn" in note, note
+    for_others = [note for note in explained if "left memory for model" in note]
+    assert for_others
+    assert all("rule Demand" in note or "rule Turn" in note for note in for_others), explained
+    # While one leaves and the next one loads memory may be full, and then whoever is idle leaves.
+    assert all("rule Level" in note for note in explained if note not in for_others), explained
     left = [m for n in NAMES if (m := team.status(n)["memory"].get("lastEviction"))]
     assert left
     for last in left:
-        assert last["for"] in NAMES
+        assert last["rule"] == "Level" or last["for"] in NAMES
         assert last["bytes"] > 400 << 20
 
 

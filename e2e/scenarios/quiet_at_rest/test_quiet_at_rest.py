@@ -29,7 +29,7 @@ def test_an_unchanged_system_writes_nothing_for_a_minute(platform: Platform, rea
     assert platform.operator_writes(since=since, namespace=ready.namespace) == []
 
 
-def test_a_change_of_the_spec_shows_in_status(ready: Team, record_property: object) -> None:
+def test_a_change_of_the_spec_shows_in_status(ready: Team) -> None:
     seconds = []
     for number in range(CHANGES):
         started = time.monotonic()

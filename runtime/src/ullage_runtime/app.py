@@ -183,6 +183,7 @@ def model_pool(settings: Settings, registry: CollectorRegistry, caches: Caches) 
             cpu_max=settings.cpu_memory_max_percent,
             cpu_reserve=settings.cpu_memory_reserve_percent,
             cpu_offload=settings.enable_cpu_offload,
+            idle_threshold=settings.eviction_idle_threshold_seconds,
         ),
         kind_of=engine_of,
         registry=registry,

@@ -38,6 +38,7 @@ PLAIN_NAMES = {
     "CPU_MEMORY_MAX_PERCENT": "cpu_memory_max_percent",
     "CPU_MEMORY_RESERVE_PERCENT": "cpu_memory_reserve_percent",
     "ENABLE_CPU_OFFLOAD": "enable_cpu_offload",
+    "EVICTION_IDLE_THRESHOLD_SECONDS": "eviction_idle_threshold_seconds",
 }
 """Names without prefix that are honoured too, below `ULLAGE_*`."""
 
@@ -160,6 +161,14 @@ class Settings(BaseSettings):
         bool,
         Field(description="Whether the pod's memory keeps models that left, to bring them back."),
     ] = True
+    eviction_idle_threshold_seconds: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            description="Seconds without requests after which a model leaves memory whose level "
+            "is Moderate; at High it is 30 at most. Unset: never, below Critical.",
+        ),
+    ] = None
     responses_max_bytes: Annotated[
         int, Field(ge=0, description="Largest size of all stored responses; 0 stores none.")
     ] = 256 << 20

@@ -7,7 +7,7 @@ import pytest
 from tests.support.fake_models import MIB, World, answer, until, wanted
 from tests.support.virtual_time import in_virtual_time
 from ullage_api.conditions import Reason
-from ullage_api.kinds.memory import MemoryLevel
+from ullage_api.kinds.memory import MemoryLevel, ResidencyPolicy, ResidencySettings
 from ullage_api.profile import LevelThresholds
 from ullage_api.wire.pool_desired import PoolDesired
 
@@ -119,7 +119,8 @@ def test_a_level_that_changes_is_news_and_bytes_within_it_are_not() -> None:
     async def scenario() -> None:
         world = World()
         async with world.pool() as pool:
-            await pool.apply(world.document(wanted()))
+            stays = ResidencySettings(policy=ResidencyPolicy.PINNED)
+            await pool.apply(world.document(wanted(residency=stays)))
             await until(pool, lambda m: m.reason is Reason.SERVING)
             report = pool.report()
             assert report.level is MemoryLevel.LOW

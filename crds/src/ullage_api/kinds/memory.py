@@ -145,7 +145,8 @@ class Eviction(KubeModel):
             max_length=64,
             description=(
                 "Why: Demand (another model needed the room), Turn (requests waited for it beside "
-                "busy models) or Idle (idleSeconds or unloadSeconds had passed)."
+                "busy models), Idle (idleSeconds or unloadSeconds had passed) or Level (memory was "
+                "nearly full)."
             ),
         ),
     ]

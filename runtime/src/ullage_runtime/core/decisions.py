@@ -20,6 +20,8 @@ class Rule(StrEnum):
     """Others waited for it although it was busy: it finished what ran and made room."""
     IDLE = "Idle"
     """Nobody had used it for `residency.unloadSeconds`."""
+    LEVEL = "Level"
+    """Memory was nearly full, and nobody used it."""
     NEVER_FITS = "NeverFits"
     """It needs more than the whole budget."""
     NO_ROOM = "NoRoom"

@@ -24,6 +24,8 @@ class Candidate:
     reload_seconds: float = 1.0
     """What its return would cost."""
     pinned: bool = False
+    returns: bool = False
+    """Whether it comes back by itself once there is room."""
 
     def may_leave_for(self, priority: int) -> bool:
         """Whether it may ever leave for a model of that priority."""

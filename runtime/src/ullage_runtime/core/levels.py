@@ -14,6 +14,8 @@ HYSTERESIS: Final = 0.03
 """How far below a level's threshold use must fall before the level is left."""
 DWELL_SECONDS: Final = 10.0
 """How long it must stay there."""
+SHORT_SECONDS: Final = 30.0
+"""How long a model may be idle at most while memory is `High`, if there is a limit at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,18 @@ class Thresholds:
     moderate: float = 0.60
     high: float = 0.80
     critical: float = 0.90
+
+
+def longest_idle(level: MemoryLevel, threshold: float | None) -> float | None:
+    """Return how many seconds a model may be idle and stay, at a level; None for ever.
+
+    `threshold` is what whoever runs the pod allows from `Moderate` on, None for ever.
+    """
+    if level is MemoryLevel.CRITICAL:
+        return 0.0
+    if threshold is None or level is MemoryLevel.LOW:
+        return None
+    return min(SHORT_SECONDS, threshold) if level is MemoryLevel.HIGH else threshold
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ class MemoryOverrides:
     cpu_reserve: float | None = None
     cpu_offload: bool = True
     """Whether host memory may keep something of models that have left."""
+    idle_threshold: float | None = None
+    """Seconds that a model may be idle from `Moderate` on; None for ever, below `Critical`."""
 
 
 def memory_policy(settings: RuntimeSettings, overrides: MemoryOverrides) -> MemoryPolicy:

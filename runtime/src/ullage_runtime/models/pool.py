@@ -334,7 +334,10 @@ class ModelPool:
         while True:
             await self._clock.sleep(MEMORY_SECONDS)
             await self._governor.sample(self._clock.monotonic())
-            self._around.caches.fit(self._governor.level)
+            level = self._governor.level
+            self._around.caches.fit(level)
+            if level is not None:
+                self._around.room.relieve(level, self._memory.idle_threshold)
             self._note_change()
             self._warm.tend(is_calm=self._around.room.is_calm)
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
+from ullage_api.kinds.memory import MemoryLevel
 from ullage_runtime.core.decisions import Decisions, Rule
 from ullage_runtime.core.domain import Footprint
 from ullage_runtime.core.errors import LoadError
 from ullage_runtime.core.eviction import GRACE_SECONDS, Candidate, victims
+from ullage_runtime.core.levels import longest_idle
 from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.governor.service import Governor, MemoryRefusedError, Reservation
 from ullage_runtime.models.clock import Clock
@@ -127,6 +129,21 @@ class Room:
     def is_calm(self) -> bool:
         """Whether nobody loads or waits for memory."""
         return not self._turn.locked() and not self._governor.reserving
+
+    def relieve(self, level: MemoryLevel, threshold: float | None) -> None:
+        """Have idle models leave that a level does not let stay, whoever needs the room.
+
+        One that comes back by itself would do so at once, so it leaves only when it must.
+        """
+        longest = longest_idle(level, threshold)
+        if longest is None:
+            return
+        for resident in tuple(self._residents.values()):
+            one = resident.candidate()
+            if one is None or one.pinned or not one.is_idle or (one.idle_seconds or 0) < longest:
+                continue
+            if not one.returns or level is MemoryLevel.CRITICAL:
+                resident.begin_evict(Rule.LEVEL, None)
 
     def check(self, model: str, footprint: Footprint) -> None:
         """Raise MemoryRefusedError for a model that can never have its memory."""
@@ -276,6 +293,8 @@ def words(rule: Rule, count: int, beneficiary: str | None, idle: float | None, s
     since = f" after {idle:.0f} s without requests" if idle is not None else ""
     if rule is Rule.IDLE:
         return f"left memory{since}, as residency.{setting} says; {size} are free again"
+    if rule is Rule.LEVEL:
+        return f"left memory{since}, as it was nearly full; {size} are free again"
     if rule is Rule.TURN:
         return f"made room for model {beneficiary!r}, whose requests waited: {size}"
     return f"made room for model {beneficiary!r}{since}: {size}"

@@ -66,8 +66,9 @@ class Standby:
             count=count,
             beneficiary=beneficiary,
             message=(
-                f"revision {revision} stands by no more, which made room for model "
-                f"{beneficiary!r}: {human_bytes(count)}"
+                f"revision {revision} stands by no more, which made room for "
+                f"{'others' if beneficiary is None else f'model {beneficiary!r}'}: "
+                f"{human_bytes(count)}"
             ),
         )
         self._around.metrics.evictions.labels(self._model, rule.value).inc()

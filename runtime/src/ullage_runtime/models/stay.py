@@ -72,6 +72,7 @@ class Stay:
             idle_seconds=self._idle_seconds(live),
             reload_seconds=live.load_seconds,
             pinned=self._is_pinned,
+            returns=self.wish.effective_policy is ResidencyPolicy.PRELOAD,
         )
 
     def hold_back(self, *, hold: bool) -> None:
