@@ -173,6 +173,7 @@ def test_a_worker_gets_no_secrets_from_the_environment() -> None:
         "OMP_NUM_THREADS": "2",
         "GOMP_SPINCOUNT": "5000",
         "GGML_NO_BACKTRACE": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }
@@ -181,6 +182,12 @@ def test_a_worker_gets_no_secrets_from_the_environment() -> None:
 def test_how_threads_wait_is_as_the_environment_says_where_it_says() -> None:
     assert "GOMP_SPINCOUNT" not in worker_environment({"OMP_WAIT_POLICY": "passive"})
     assert worker_environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
+
+
+def test_a_worker_numbers_gpus_as_the_driver_does() -> None:
+    assert worker_environment({})["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    chosen = worker_environment({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
+    assert chosen["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 async def test_a_worker_shows_that_it_computes_and_its_death_wipes_the_mark(

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.nvml_trace import NvmlTrace
+from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.wire.pod_report import DeviceKind
+from ullage_runtime.core.domain import Footprint
 from ullage_runtime.engines.procfs import MemoryShare, memory_share
 from ullage_runtime.governor.control_group import cpu_throttled_seconds, memory_stall
 from ullage_runtime.governor.detection import detected_devices
 from ullage_runtime.governor.devices import DeviceError, OffLoop, own_processes
 from ullage_runtime.governor.host import HostMemory
 from ullage_runtime.governor.nvml import gpus
+from ullage_runtime.governor.service import Governor
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -49,6 +52,24 @@ async def test_a_gpu_says_what_all_and_what_our_processes_take(trace: NvmlTrace)
     busy = await board.read()
     assert (busy.used, busy.own) == (38 * GIB, 6 * GIB)
     assert (await sliced.read()).own == 9 * GIB
+
+
+async def test_of_several_devices_each_has_an_account_and_models_are_on_the_first(
+    trace: NvmlTrace,
+) -> None:
+    governor = Governor(list(gpus(trace)))
+    reservation = governor.reserve("chat", Footprint(weights=40 * GIB))
+    trace.moment = 1
+    await governor.sample(0)
+    told = {d.id: (d.ledger_bytes, d.used_bytes, d.level) for d in governor.report()}
+    assert told == {
+        "gpu0": (40 * GIB, 38 * GIB, MemoryLevel.LOW),
+        "gpu1.mig0": (0, 9 * GIB, MemoryLevel.CRITICAL),
+        "gpu1.mig3": (0, told["gpu1.mig3"][1], MemoryLevel.LOW),
+    }
+    assert governor.level is MemoryLevel.LOW, "that of the device with the models"
+    reservation.release()
+    assert governor.report()[0].ledger_bytes == 0
 
 
 async def test_heat_and_power_are_told_and_those_of_a_slice_are_its_boards(

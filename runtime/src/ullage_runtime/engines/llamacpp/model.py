@@ -79,6 +79,9 @@ class Model:
     def _open(self, spec: EngineSpec, *, dry_run: bool) -> None:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = spec.gpu_layers
+        if llama_cpp.llama_supports_gpu_offload():
+            # The ledger has the first GPU's memory; by itself a model is split over all there are.
+            params.split_mode, params.main_gpu = llama_cpp.LLAMA_SPLIT_MODE_NONE, 0
         if dry_run:
             params.no_alloc = True
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE

@@ -32,6 +32,8 @@ takes the time that the one who is waited for may need, where CPUs are shared.
 _DEFAULTS: Final = {
     # An abort's own words are the last ones; the debugger that ggml would start has nothing to add.
     "GGML_NO_BACKTRACE": "1",
+    # The driver's order, by which memory is accounted; by itself CUDA puts the fastest GPU first.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 }
 
 
