@@ -70,8 +70,7 @@ class Served:
 
     def revision(self) -> str | None:
         """Return what answers now."""
-        (model,) = self._client.get("/memory/models").json()["data"]
-        found: str | None = model["revision"]
+        found: str | None = self._client.get("/rollouts/guide").json()["active"]
         return found
 
     def last_swap(self) -> dict[str, Any]:
@@ -137,17 +136,20 @@ def _measured(
     with Traffic(url, "guide", per_second=per_second, streams=streams, max_tokens=32) as traffic:
         time.sleep(seconds)
         for number in range(swaps):
+            # Beside each swap, for a queue that many clients keep full changes with time.
+            traffic.mark(f"calm-{number}")
+            time.sleep(seconds / 4)
             traffic.mark(f"begin-{number}")
             took.append(served.swap(("guide-v2", "guide-v1")[number % 2]))
             traffic.mark(f"end-{number}")
             told.append(served.last_swap())
             time.sleep(seconds / 4)
         traffic.mark("end")
-        before = traffic.window("start", "begin-0")
+        before = [traffic.window(f"calm-{n}", f"begin-{n}") for n in range(swaps)]
         during = [traffic.window(f"begin-{n}", f"end-{n}") for n in range(swaps)]
         whole = traffic.window("start", "end")
     times = sorted(t for window in during for t in _first_tokens(window))
-    calm = sorted(_first_tokens(before))
+    calm = sorted(t for window in before for t in _first_tokens(window))
     return {
         "swapSeconds": {"median": sorted(took)[len(took) // 2], "longest": max(took)},
         "failed": whole.failures,
