@@ -5,12 +5,14 @@ and once through HTTP as streams. Both take turns.
 """
 
 import asyncio
+import dataclasses
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +25,6 @@ from bench.environment import only_variant
 from bench.model_file import model_file
 from bench.results import RESULTS, Kept
 from bench.servers import MODEL, Conditions, Running, running
-from ullage_runtime.cli.load.driver import Extent, at_once
-from ullage_runtime.cli.load.outcome import summary
-from ullage_runtime.cli.load.target import Endpoint, Target
 from ullage_runtime.cli.load.workload import Workload, parsed_lengths
 from ullage_runtime.engines.limits import cpu_quota
 from ullage_runtime.engines.worker.process import worker_environment
@@ -65,26 +64,53 @@ def bare(conditions: Conditions, prompt: int, output: int, folder: Path) -> floa
     return conditions.parallel * output / statistics.median(times)
 
 
+async def answered(port: int, prompt: str, output: int) -> int:
+    """Read one streamed answer to its end; return how many tokens its prompt had.
+
+    It looks at no event but the last: what a client does with an answer would count as the server's
+    time where both have the same processors.
+    """
+    body = json.dumps(
+        {
+            "model": MODEL,
+            "prompt": prompt,
+            "max_tokens": output,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+    writer.write(
+        f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    text = await reader.read(-1)
+    writer.close()
+    events = [line for line in text.splitlines() if line.startswith(b"data: ")]
+    if len(events) < output or events[-1] != b"data: [DONE]":
+        raise SystemExit(f"a request failed: {text[-500:].decode(errors='replace')}")
+    return int(json.loads(events[-2][5:])["usage"]["prompt_tokens"])
+
+
 async def served(server: Running, workload: Workload, width: int) -> tuple[float, int]:
     """Return the tokens per second of as many rounds through HTTP, after one to warm up.
 
     And how many tokens the server found in a prompt, for the bare loop to compute as many.
     """
-    async with Target(server.url, MODEL, endpoint=Endpoint.COMPLETIONS, temperature=0) as target:
-        rates, prompts = [], []
-        for number in range(ROUNDS + 1):
-            # A round begins when the one before has ended, as the bare loop's do.
-            own = Workload(
-                f"{workload.seed}-{number}",
-                workload.prompt_lengths,
-                workload.output_lengths,
-                characters_per_token=1,
+    port = int(server.url.rsplit(":", 1)[1])
+    rates, prompts = [], []
+    for number in range(ROUNDS + 1):
+        # A round begins when the one before has ended, as the bare loop's do.
+        own = dataclasses.replace(workload, seed=f"{workload.seed}-{number}")
+        asks = [own.ask(index) for index in range(width)]
+        began = time.perf_counter()
+        async with asyncio.timeout(LOOP_SECONDS):
+            found = await asyncio.gather(
+                *(answered(port, ask.prompt, ask.max_tokens) for ask in asks)
             )
-            found = summary(await at_once(target, own, Extent(requests=width), width))
-            if found.completed < width:
-                raise SystemExit(f"requests failed: {found.failures}")
-            rates.append(found.tokens_per_second)
-            prompts.append(round(found.prompt_tokens / width))
+        rates.append(sum(ask.max_tokens for ask in asks) / (time.perf_counter() - began))
+        prompts.append(round(statistics.mean(found)))
     return statistics.median(rates[1:]), max(prompts[1:])
 
 
@@ -107,7 +133,11 @@ def main(
     kept = Kept("overhead", machine.described(), out)
     runs: list[dict[str, Any]] = []
     workload = Workload(
-        "overhead", parsed_lengths(str(prompt_tokens)), parsed_lengths(str(output_tokens))
+        "overhead",
+        parsed_lengths(str(prompt_tokens)),
+        parsed_lengths(str(output_tokens)),
+        # The generated files' tokens are bytes.
+        characters_per_token=1,
     )
     for repetition in range(repetitions):
         with tempfile.TemporaryDirectory(prefix="ullage-bench-") as folder:
