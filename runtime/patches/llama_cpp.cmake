@@ -32,24 +32,57 @@ endfunction()
 
 file(READ ${ULLAGE_CPU}/ops.cpp ops)
 
-# One sequence's attention passes over the cells of all others. They are told by the bits of their
-# mask, -inf in half precision, eight at a time.
+# One sequence's attention passes over the cells of all others. They are told by their mask, -inf in
+# half precision, eight at a time. Those that it sees may lie anywhere: their keys and values are
+# fetched while the ones before are computed with.
 ullage_replace(ops
 [[        for (int64_t ic = ic_start; ic < ic_end; ++ic) {
             const float mv = mp ? slope*GGML_CPU_FP16_TO_FP32(mp[ic]) : 0.0f;
 ]]
-[[        for (int64_t ic = ic_start; ic < ic_end; ++ic) {
+[[        const auto seen_from = [&](int64_t ic) {
             while (mp && ic + 8 <= ic_end) {
+#if defined(__SSE2__)
+                const __m128i eight = _mm_loadu_si128((const __m128i *) (mp + ic));
+                const int masked = _mm_movemask_epi8(_mm_cmpeq_epi16(eight, _mm_set1_epi16((short) 0xFC00)));
+                if (masked != 0xFFFF) {
+                    return ic + __builtin_ctz(~masked) / 2;
+                }
+#else
                 uint64_t eight[2];
                 memcpy(eight, mp + ic, sizeof(eight));
                 if ((eight[0] ^ 0xFC00FC00FC00FC00ull) | (eight[1] ^ 0xFC00FC00FC00FC00ull)) {
                     break;
                 }
+#endif
                 ic += 8;
             }
-            if (ic >= ic_end) {
-                break;
+            while (mp && ic < ic_end && mp[ic] == 0xFC00) {
+                ++ic;
             }
+            return ic;
+        };
+        const size_t k_row = ggml_row_size(k->type, DK);
+        const size_t v_row = ggml_row_size(v->type, DV);
+        int64_t ahead = seen_from(ic_start);
+        const auto fetch = [&]() {
+            if (ahead < ic_end) {
+                const char * k_ahead = (const char *) k->data + (ahead*nbk1 + ik2*nbk2 + ik3*nbk3);
+                const char * v_ahead = (const char *) v->data + (ahead*nbv1 + iv2*nbv2 + iv3*nbv3);
+                for (size_t at = 0; at < k_row; at += 64) {
+                    __builtin_prefetch(k_ahead + at);
+                }
+                for (size_t at = 0; at < v_row; at += 64) {
+                    __builtin_prefetch(v_ahead + at);
+                }
+                ahead = seen_from(ahead + 1);
+            }
+        };
+        for (int i = 0; i < 4; ++i) {
+            fetch();
+        }
+
+        for (int64_t ic = seen_from(ic_start); ic < ic_end; ic = seen_from(ic + 1)) {
+            fetch();
             const float mv = mp ? slope*GGML_CPU_FP16_TO_FP32(mp[ic]) : 0.0f;
 ]])
 
