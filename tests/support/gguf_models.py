@@ -36,6 +36,8 @@ class Shape:
     chatml_tokens: bool = False
     infill_tokens: bool = False
     """Whether it has the markers of a gap's prefix, suffix and middle."""
+    answer_tokens: bool = False
+    """Whether `yes` and `no` are tokens."""
     quantized: bool = False
     """Whether matrices are Q8_0; their columns must then be multiples of 32."""
     printable: bool = False
@@ -47,7 +49,7 @@ def write_model(path: Path, shape: Shape | None = None) -> Path:
     """Write a model and return its path."""
     shape = shape or Shape()
     writer, tokens = begun(path, "llama", shape)
-    return finished(path, writer, _weights(shape, tokens), quantized=shape.quantized)
+    return finished(path, writer, weights_of(shape, tokens), quantized=shape.quantized)
 
 
 def begun(path: Path, architecture: str, shape: Shape) -> tuple[gguf.GGUFWriter, int]:
@@ -115,10 +117,12 @@ def _entries(shape: Shape) -> list[tuple[str, gguf.TokenType]]:
         entries += [("<|im_start|>", kind.CONTROL), ("<|im_end|>", kind.CONTROL)]
     if shape.infill_tokens:
         entries += [(f"<|fim_{part}|>", kind.CONTROL) for part in ("prefix", "suffix", "middle")]
+    if shape.answer_tokens:
+        entries += [("yes", kind.USER_DEFINED), ("no", kind.USER_DEFINED)]
     return entries + [(f"word{index}", kind.NORMAL) for index in range(shape.extra_tokens)]
 
 
-def _weights(shape: Shape, vocabulary: int) -> list[tuple[str, np.ndarray]]:
+def weights_of(shape: Shape, vocabulary: int) -> list[tuple[str, np.ndarray]]:
     random = np.random.default_rng(shape.seed)
 
     def matrix(rows: int, columns: int) -> np.ndarray:
@@ -202,7 +206,7 @@ def write_script(
     chain = [FIRST_BYTE + ord(after), *range(first, len(tokens)), EOS]
     for token, following in pairwise(chain):
         output[following, token] = 4
-    weights = {name: array * 0 for name, array in _weights(shape, len(tokens))}
+    weights = {name: array * 0 for name, array in weights_of(shape, len(tokens))}
     ones = np.ones(width, dtype=np.float32)
     weights |= {name: ones for name in weights if name.endswith("norm.weight")}
     weights |= {"token_embd.weight": embeddings, "output.weight": output}

@@ -2,9 +2,20 @@
 
 from pathlib import Path
 
+import gguf
 import numpy as np
 
-from tests.support.gguf_models import BOS, EOS, UNKNOWN, Shape, begun, finished
+from tests.support.gguf_models import (
+    BOS,
+    EOS,
+    TEMPLATE,
+    UNKNOWN,
+    Shape,
+    begun,
+    finished,
+    weights_of,
+)
+from ullage_runtime.engines.llamacpp.judging import SYSTEM, USER
 
 STATE, CONVOLUTION, RANK = 16, 4, 4
 
@@ -89,4 +100,29 @@ def write_windowed(path: Path, shape: Shape | None = None, window: int = 64) -> 
             (f"{prefix}.ffn_up.weight", random.matrix(forward, width)),
             (f"{prefix}.ffn_down.weight", random.matrix(width, forward)),
         ]
+    return finished(path, writer, weights)
+
+
+ASKED = f"<s>[system]{SYSTEM}[user]{USER}[assistant]"
+"""What a judge is asked: the usual words in the tiny models' chat template."""
+
+
+def write_judge(path: Path, *, head: bool = False) -> Path:
+    """Write a Qwen 3 model whose vocabulary has `yes` and `no`, and return its path.
+
+    With a head it is as llama.cpp's converter makes Qwen3-Reranker: the head is these words' part
+    of what would choose the next word, and the file brings its text along.
+    """
+    shape = Shape(context=1024, answer_tokens=True, template=None if head else TEMPLATE)
+    writer, vocabulary = begun(path, "qwen3", shape)
+    weights = weights_of(shape, vocabulary)
+    size = np.ones(shape.width // shape.heads, dtype=np.float32)
+    for layer in range(shape.layers):
+        weights += [(f"blk.{layer}.attn_{each}_norm.weight", size) for each in "qk"]
+    if head:
+        output = dict(weights)["output.weight"]
+        weights.append(("cls.output.weight", output[-2:]))
+        writer.add_pooling_type(gguf.PoolingType.RANK)
+        writer.add_classifier_output_labels(["yes", "no"])
+        writer.add_chat_template([{"name": "rerank", "template": ASKED}])
     return finished(path, writer, weights)

@@ -12,9 +12,10 @@ import pytest
 from tests.support.embedding_engines import check_that_a_bulk_load_holds_no_query_up
 from tests.support.encoder_models import Encoder, embedded, pieces, score, write_encoder
 from tests.support.gguf_models import Shape, write_model
+from tests.support.other_models import ASKED, write_judge
 from tests.support.workers import eventually
 from ullage_api.conditions import Reason
-from ullage_runtime.core.domain import EngineSpec, Loaded
+from ullage_runtime.core.domain import EngineSpec, GenerateRequest, Loaded, Sampling
 from ullage_runtime.core.errors import (
     ContextLengthExceeded,
     EngineFailed,
@@ -244,7 +245,7 @@ async def test_scores_that_are_not_finite_are_an_error_and_pass_no_gate(tmp_path
     [
         (Encoder(), Ability.GENERATE, "an encoder and generates no text"),
         (Encoder(), Ability.RERANK, "no head that scores"),
-        (Encoder(has_head=True, labels=("yes", "no")), Ability.RERANK, "not supported yet"),
+        (Encoder(has_head=True, labels=("yes", "no")), Ability.RERANK, "gives 2 scores, so it is"),
     ],
 )
 async def test_a_model_is_not_loaded_for_what_it_cannot_do(
@@ -257,8 +258,62 @@ async def test_a_model_is_not_loaded_for_what_it_cannot_do(
 
 
 async def test_a_decoder_without_a_head_is_no_cross_encoder(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="with task Embedding it ranks by the cosine"):
+    untold = write_model(tmp_path / "untold.gguf", Shape(template=None))
+    with pytest.raises(LoadError, match="no chat template to be asked with; with task Embedding"):
+        await engine_for(untold, Ability.RERANK)
+    with pytest.raises(LoadError, match="no single tokens for yes and no"):
         await engine_for(write_model(tmp_path / "tiny.gguf"), Ability.RERANK)
+
+
+# Rerankers that say yes or no ---------------------------------------------------------------------
+
+DOCUMENTS = ("the fox jumped.", "no water", "a tank", "0123456789" * 4)
+
+
+async def odds_of_answers(path: Path, query: str, document: str) -> float:
+    """Return what the model itself holds of yes and of no, as it would go on a prompt."""
+    engine, _ = await engine_for(path, Ability.GENERATE, parallel=1)
+    prompt = ASKED.replace("{query}", query).replace("{document}", document)
+    likely = []
+    try:
+        for answer in ("yes", "no"):
+            sampling = Sampling(temperature=0, max_tokens=1, logprobs=1)
+            asked = GenerateRequest("r", prompt=prompt + answer, echo=True, sampling=sampling)
+            chunks = [chunk async for chunk in engine.generate(asked)]
+            told = [token for chunk in chunks for token in chunk.logprobs]
+            said = told[-2].chosen  # the prompt's last; behind it is what was generated
+            assert said.text == answer.encode()
+            likely.append(said.logprob)
+    finally:
+        await engine.unload()
+    return likely[0] - likely[1]
+
+
+@pytest.mark.parametrize("by", ["a head", "words"])
+async def test_a_reranker_of_words_scores_by_the_odds_of_yes_and_no(
+    tmp_path: Path, by: str
+) -> None:
+    path = write_judge(tmp_path / "judge.gguf", head=by == "a head")
+    engine, loaded = await engine_for(path, Ability.RERANK)
+    try:
+        assert loaded.abilities == (Ability.RERANK,)
+        answer = await engine.rerank(RerankRequest("r", "which fox?", DOCUMENTS))
+        alone = await engine.rerank(RerankRequest("r", "which fox?", DOCUMENTS[2:3]))
+        with pytest.raises(ContextLengthExceeded, match=r"documents\[0\] has"):
+            await engine.rerank(RerankRequest("r", "the", ("x" * 1000,)))
+        cut = await engine.rerank(RerankRequest("r", "the", ("x" * 1000,), truncate=True))
+    finally:
+        await engine.unload()
+    found = [float(np.frombuffer(values, dtype=np.float32)[0]) for values in answer.values]
+    assert len(set(found)) == len(DOCUMENTS)
+    assert float(np.frombuffer(alone.values[0], dtype=np.float32)[0]) == pytest.approx(
+        found[2], abs=0.02
+    )
+    assert cut.tokens == 1024
+    plain = write_judge(tmp_path / "plain.gguf")
+    for document, odds in zip(DOCUMENTS, found, strict=True):
+        wanted = await odds_of_answers(plain, "which fox?", document)
+        assert odds == pytest.approx(wanted, abs=0.05)
 
 
 async def test_an_engine_refuses_what_it_is_not_loaded_for(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from ullage_runtime.core.pooled import Ability, EmbedRequest, PooledRequest, Rer
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 from ullage_runtime.engines.llamacpp.batching import Batching
 from ullage_runtime.engines.llamacpp.estimate import estimate, read_headers
+from ullage_runtime.engines.llamacpp.header import Header
+from ullage_runtime.engines.llamacpp.judging import Judging, Odds, judging_frame
 from ullage_runtime.engines.llamacpp.library import Library, cpu_variant, gpu_name
 from ullage_runtime.engines.llamacpp.model import BATCH, Model
 from ullage_runtime.engines.llamacpp.pooled_context import PooledContext, frame_of
 from ullage_runtime.engines.llamacpp.prompts import Prompts
-from ullage_runtime.engines.llamacpp.purposes import check_purpose
+from ullage_runtime.engines.llamacpp.purposes import check_purpose, judges
 from ullage_runtime.engines.pooled.pooling import Pooling
 from ullage_runtime.engines.pooled.texts import PooledTexts
 from ullage_runtime.engines.vocabulary import Vocabulary
@@ -61,7 +63,7 @@ class LlamaCppBackend:
         """Load the model; raises LoadError."""
         began = time.monotonic()
         header, _ = read_headers(spec)
-        model = Model(self._library, spec)
+        model = Model(self._library, spec, judges=judges(header, spec.purpose))
         try:
             check_purpose(model, header, spec.purpose)
         except LoadError:
@@ -70,7 +72,7 @@ class LlamaCppBackend:
         prompts = Prompts(model)
         prompts.start()
         self._model, self._prompts = model, prompts
-        self._work = _work(model, prompts, spec.purpose)
+        self._work = _work(model, prompts, spec.purpose, header)
         if spec.prefixes:
             self._restore_prefixes(spec.prefixes)
         self._stats = self._work.stats
@@ -174,14 +176,21 @@ class LlamaCppBackend:
         return Vocabulary(self._model, self._prompts.tokens)
 
 
-def _work(model: Model, prompts: Prompts, purpose: Ability) -> Batching | Pooling:
+def _work(model: Model, prompts: Prompts, purpose: Ability, header: Header) -> Batching | Pooling:
     if purpose is Ability.GENERATE:
         return Batching(model, prompts)
-    width = model.dimensions if purpose is Ability.EMBED else model.scores
-    texts = PooledTexts(model, model.longest_text, frame_of(model))
+    asks = judges(header, purpose) or (purpose is Ability.RERANK and model.rerank_template)
+    frame = judging_frame(model, prompts) if asks else frame_of(model)
+    texts = PooledTexts(model, model.longest_text, frame)
     # More tokens than a batch is efficient with would only make attention dearer, as it is computed
     # across all of them.
-    context = PooledContext(model, width)
+    context: PooledContext
+    if judges(header, purpose):
+        context = Judging(model)
+    elif asks:
+        context = Odds(model)
+    else:
+        context = PooledContext(model, model.dimensions if purpose is Ability.EMBED else 1)
     return Pooling(texts, context, purpose, budget=BATCH, width=model.parallel)
 
 

@@ -20,6 +20,7 @@ from ullage_runtime.engines.llamacpp.model import (
     DEFAULT_CONTEXT,
     Model,
 )
+from ullage_runtime.engines.llamacpp.purposes import judges
 from ullage_runtime.engines.procfs import proportional_set_size
 
 _MIB: Final = 1 << 20
@@ -31,7 +32,7 @@ _COMPUTE = re.compile(r"(?:compute|output) buffer size = +([\d.]+) MiB")
 def estimate(library: Library, spec: EngineSpec) -> Footprint:
     """Return what loading a file would take; raises LoadError for a file that cannot be loaded."""
     header, adapters = read_headers(spec)
-    model = Model(library, spec, dry_run=True)
+    model = Model(library, spec, dry_run=True, judges=judges(header, spec.purpose))
     try:
         cache = sum_of(_CACHE, model.log_lines)
         compute = sum_of(_COMPUTE, model.log_lines)

@@ -56,7 +56,11 @@ _LONGEST_TOKEN = re.compile(r"max token length += +(\d+)")
 class Model:
     """One model's weights with one context; owned by one thread."""
 
-    def __init__(self, library: Library, spec: EngineSpec, *, dry_run: bool = False) -> None:
+    def __init__(
+        self, library: Library, spec: EngineSpec, *, dry_run: bool = False, judges: bool = False
+    ) -> None:
+        """Load it; raises LoadError. One that judges ranks by the words that it would answer."""
+        self._judges = judges
         self._model: Any = None
         self._context: Any = None
         self.adapters: dict[str, LoraAdapter] = {}
@@ -149,6 +153,9 @@ class Model:
         self.parallel = params.n_seq_max = max(1, min(spec.parallel, MAX_SEQUENCES))
         if params.n_batch <= EXACT_TOKENS and spec.kv_cache_type is CacheType.F16:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if self._judges:
+            params.n_outputs_max = self.parallel  # the word after each text
+            return
         params.n_outputs_max = 0  # all tokens of a batch are pooled
         params.embeddings = True
         params.pooling_type = self._pooling_type(spec)
@@ -286,9 +293,10 @@ class Model:
         return text.decode(errors="replace") if text else None
 
     @property
-    def has_rerank_template(self) -> bool:
-        """Whether the file says how to ask it whether a document answers a query."""
-        return bool(llama_cpp.llama_model_chat_template(self._model, b"rerank"))
+    def rerank_template(self) -> str | None:
+        """The text in which the file has a query and a document judged, or None."""
+        text = llama_cpp.llama_model_chat_template(self._model, b"rerank")
+        return text.decode(errors="replace") if text else None
 
     # Tokens --------------------------------------------------------------------------------------
 

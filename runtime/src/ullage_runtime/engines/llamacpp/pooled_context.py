@@ -19,6 +19,8 @@ class PooledContext:
 
     outputs: tuple[Output, ...] = (Output.DENSE,)
     token_width = 0
+    _wants_all = True
+    """Whether all tokens of a text have a say in its result, or its last one only."""
 
     def __init__(self, model: Model, width: int) -> None:
         """`width` is how many numbers a result has."""
@@ -44,7 +46,7 @@ class PooledContext:
             raise EngineFailed(
                 f"llama.cpp could not compute a batch of {len(texts)} texts", retry_after=1
             )
-        return [Said(self._numbers(sequence)) for sequence in range(len(texts))]
+        return [Said(self._numbers(sequence, texts)) for sequence in range(len(texts))]
 
     def close(self) -> None:
         """Free the batch; idempotent. The model frees the rest."""
@@ -62,11 +64,11 @@ class PooledContext:
                 pos[at] = position
                 n_seq_id[at] = 1
                 seq_id[at][0] = sequence
-                logits[at] = True
+                logits[at] = self._wants_all or position == len(text) - 1
                 at += 1
         batch.n_tokens = at
 
-    def _numbers(self, sequence: int) -> bytes:
+    def _numbers(self, sequence: int, _texts: Sequence[Sequence[int]]) -> bytes:
         found = llama_cpp.llama_get_embeddings_seq(self._handle, sequence)
         if not found:
             raise EngineFailed("llama.cpp gave no result for a text", retry_after=1)

@@ -44,7 +44,7 @@ class Prompts:
         """Return a request's prompt; raises InvalidRequest or ContextLengthExceeded."""
         if request.messages is None:
             return Prompt(self.tokens(request), Course(gbnf=grammar_of(request.sampling)))
-        text = self._rendered(request)
+        text = self.rendered(request)
         course = self._style.course(request, text)
         return Prompt(self._checked(self._tokenized(text)), course, self._style.marks)
 
@@ -52,7 +52,7 @@ class Prompts:
         """Return the tokens of a request's prompt; raises what `prompt` raises."""
         if request.messages is None:
             return self._checked(self._tokens(request))
-        return self._checked(self._tokenized(self._rendered(request)))
+        return self._checked(self._tokenized(self.rendered(request)))
 
     def _tokens(self, request: GenerateRequest) -> list[int]:
         if request.suffix is not None:
@@ -101,6 +101,10 @@ class Prompts:
         begin = [model.bos] if model.adds_bos and model.bos is not None else []
         return [*begin, before, *left, after, *right, middle]
 
+    def text_tokens(self, text: str) -> list[int]:
+        """Return the tokens of a prompt that is rendered already."""
+        return self._tokenized(text)
+
     def start(self) -> None:
         """Get what rendering needs, before the first request needs it."""
         if self.has_template():
@@ -111,7 +115,8 @@ class Prompts:
         if "_renderer" in self.__dict__:
             self._renderer.close()
 
-    def _rendered(self, request: GenerateRequest) -> str:
+    def rendered(self, request: GenerateRequest) -> str:
+        """Return the text of a chat; raises InvalidRequest or InvalidTemplate."""
         self._check_length(*(message.content for message in request.messages or ()))
         variables = self._style.variables(request)
         with self._rendering:

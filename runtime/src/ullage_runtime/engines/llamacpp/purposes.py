@@ -29,15 +29,25 @@ def _problem(model: Model, header: Header, purpose: Ability) -> str | None:
     return None
 
 
+def judges(header: Header, purpose: Ability) -> bool:
+    """Tell whether a file ranks by the words that it would answer, having no head for it."""
+    return purpose is Ability.RERANK and not header.has_classifier
+
+
 def _rerank_problem(model: Model, header: Header) -> str | None:
-    if not model.pools_text or not header.has_classifier:
+    if not header.has_classifier:
+        if model.generates_text and model.chat_template:
+            return None
         return (
             "the model has no head that scores a query with a document, so it is no "
-            "cross-encoder; with task Embedding it ranks by the cosine of its embeddings"
+            "cross-encoder, and no chat template to be asked with; with task Embedding it ranks by "
+            "the cosine of its embeddings"
         )
-    if model.scores != 1 or model.has_rerank_template:
+    if not model.pools_text:
+        return "the model ranks no text: it is neither an encoder nor a plain decoder"
+    if model.scores != (2 if model.rerank_template else 1):
         return (
-            "the model ranks by what it would answer, which is not supported yet; use a "
-            "cross-encoder, whose head gives one score"
+            f"the model's head gives {model.scores} scores, so it is a classifier; a reranker "
+            "gives one, or with a template of its own that of yes and that of no"
         )
     return None

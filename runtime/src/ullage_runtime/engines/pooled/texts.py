@@ -34,6 +34,10 @@ class Frame:
     opening: tuple[int, ...]
     between: tuple[int, ...]
     closing: tuple[int, ...]
+    query: str = "{}"
+    """The text that a query becomes a part of, before it becomes tokens."""
+    document: str = "{}"
+    """Likewise; the document ends it."""
 
 
 # Before Python 3.12 an array cannot say what it is of.
@@ -67,7 +71,8 @@ class PooledTexts:
         whatever the vocabulary has in their place.
         """
         frame, closing = self._frame, self._frame.closing
-        head = [*frame.opening, *self._tokenized("query", request.query), *frame.between]
+        query = frame.query.replace("{}", request.query, 1)
+        head = [*frame.opening, *self._tokenized("query", query), *frame.between]
         room = self._longest - len(head) - len(closing)
         if room < 1:
             raise self._too_long("query", len(head) + len(closing), "leaves no room for a document")
@@ -77,7 +82,7 @@ class PooledTexts:
         ]
 
     def _document(self, index: int, text: str, room: int, request: RerankRequest) -> list[int]:
-        path = f"documents[{index}]"
+        path, text = f"documents[{index}]", self._frame.document.replace("{}", text, 1)
         if request.max_document_tokens is None and not request.truncate:
             tokens = self._tokenized(path, text)
             if len(tokens) > room:

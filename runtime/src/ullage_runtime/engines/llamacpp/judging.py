@@ -1,0 +1,114 @@
+"""Judging: rerankers that say yes or no, by how likely they hold either.
+
+They are asked as Qwen3-Reranker is (Zhang et al., "Qwen3 Embedding", 2025): whether a document
+meets the requirements of a query. A score is the logarithm of the odds, so its sigmoid is how
+likely the answer is yes, of the two.
+"""
+
+import math
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+from ullage_api.conditions import Reason
+from ullage_runtime.core.domain import GenerateRequest, Message
+from ullage_runtime.core.errors import EngineFailed, LoadError, ServingError
+from ullage_runtime.core.vectors import floats
+from ullage_runtime.engines.llamacpp.bindings import llama_cpp
+from ullage_runtime.engines.llamacpp.model import Model
+from ullage_runtime.engines.llamacpp.pooled_context import PooledContext
+from ullage_runtime.engines.llamacpp.prompts import Prompts
+from ullage_runtime.engines.pooled.texts import Frame
+
+SYSTEM: Final = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".'
+)
+QUERY: Final = "{query}"
+DOCUMENT: Final = "{document}"
+USER: Final = (
+    "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
+    f"<Query>: {QUERY}\n<Document>: {DOCUMENT}"
+)
+"""The words that such models are trained with."""
+ANSWERS: Final = ("yes", "no")
+_THINKING: Final = "enable_thinking"
+_LEAST: Final = 1e-30
+"""Shares below are none: their logarithm has to stay a number."""
+
+
+def judging_frame(model: Model, prompts: Prompts) -> Frame:
+    """Return what stands around a query and a document; raises LoadError for a template without.
+
+    It is the file's own text for it, or else the model's chat template around the usual words.
+    """
+    text = model.rerank_template or _rendered(model, prompts)
+    head, _, rest = text.partition(QUERY)
+    middle, _, tail = rest.partition(DOCUMENT)
+    if not rest or not middle or DOCUMENT not in rest:
+        raise LoadError(
+            Reason.INVALID_MODEL,
+            "the model's template leaves the query or the document out, so that it cannot be asked",
+            final=True,
+        )
+    # A space belongs to the word behind it: vocabularies have them as one token.
+    opening, gap = head.rstrip(" "), middle.rstrip(" ")
+    return Frame(
+        opening=tuple(prompts.text_tokens(opening)),
+        between=(),
+        closing=tuple(model.tokenized(tail, add_special=False)),
+        query=f"{head[len(opening) :]}{{}}{gap}",
+        document=f"{middle[len(gap) :]}{{}}",
+    )
+
+
+def _rendered(model: Model, prompts: Prompts) -> str:
+    turns = (Message("system", SYSTEM), Message("user", USER))
+    thinks = _THINKING in (model.chat_template or "")
+    options = {_THINKING: False} if thinks else {}
+    try:
+        return prompts.rendered(GenerateRequest("", messages=turns, template_options=options))
+    except ServingError as error:
+        raise LoadError(
+            Reason.INVALID_MODEL,
+            f"the model cannot be asked with its chat template: {error.message}",
+            final=True,
+        ) from error
+
+
+class Judging(PooledContext):
+    """Scores of texts by the word that a model would say after each."""
+
+    _wants_all = False
+
+    def __init__(self, model: Model) -> None:
+        """Prepare to judge; raises LoadError when the vocabulary has no such words."""
+        answers = [model.tokenized(answer, add_special=False) for answer in ANSWERS]
+        if any(len(tokens) != 1 for tokens in answers):
+            raise LoadError(
+                Reason.INVALID_MODEL,
+                f"the model's vocabulary has no single tokens for {' and '.join(ANSWERS)}, so it "
+                "cannot rank by what it would answer",
+                final=True,
+            )
+        super().__init__(model, width=1)
+        self._yes, self._no = (tokens[0] for tokens in answers)
+
+    def _numbers(self, sequence: int, texts: Sequence[Sequence[int]]) -> bytes:
+        last = sum(map(len, texts[: sequence + 1])) - 1
+        found = llama_cpp.llama_get_logits_ith(self._handle, last)
+        if not found:
+            raise EngineFailed("llama.cpp gave no result for a text", retry_after=1)
+        return array("f", [found[self._yes] - found[self._no]]).tobytes()
+
+
+class Odds(PooledContext):
+    """Scores by a head for yes and for no, whose shares llama.cpp gives."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model, width=2)
+
+    def _numbers(self, sequence: int, texts: Sequence[Sequence[int]]) -> bytes:
+        yes, no = floats(super()._numbers(sequence, texts))
+        odds = math.log(max(yes, _LEAST)) - math.log(max(no, _LEAST))
+        return array("f", [odds]).tobytes()
