@@ -2,15 +2,13 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from tests.support.fake_models import MIB, World, answer, until, wanted
+from tests.support.rollouts import serves, step, swapped
 from tests.support.virtual_time import in_virtual_time
 from ullage_api.conditions import Reason
-from ullage_api.kinds.rollout import RolloutSettings, SwapStep, Transition
-from ullage_api.wire.pod_report import ReportedModel
-from ullage_api.wire.pool_desired import DesiredModel
+from ullage_api.kinds.rollout import SwapStep, Transition
 from ullage_runtime.core.domain import GenerateRequest, Sampling
 from ullage_runtime.core.errors import EngineFailed, ServingError
 from ullage_runtime.models.journal import MemoryJournal
@@ -21,19 +19,6 @@ CANARY = {
     "maxErrorPercent": 1,
     "maxLatencyRatioPercent": 150,
 }
-
-
-def swapped(uri: str = "file:v2", generation: int = 2, **rollout: Any) -> DesiredModel:
-    model = wanted(uri=uri, generation=generation)
-    return model.model_copy(update={"rollout": RolloutSettings.model_validate(rollout)})
-
-
-def serves(uri: str) -> Callable[[ReportedModel], bool]:
-    return lambda m: m.active is not None and m.active.uri == uri
-
-
-def step(wanted_step: SwapStep) -> Callable[[ReportedModel], bool]:
-    return lambda m: m.swap is not None and m.swap.step is wanted_step
 
 
 class Traffic:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_models import MIB, World, until, wanted
+from tests.support.rollouts import serves
 from tests.support.virtual_time import in_virtual_time
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings, Instructions
@@ -37,10 +38,6 @@ def used(pool: ModelPool, *collections: str) -> None:
         return collections if "chat" in names else ()
 
     pool.in_use = in_use
-
-
-def serves(uri: str) -> Any:
-    return lambda m: m.active is not None and m.active.uri == uri
 
 
 async def serving(pool: ModelPool, world: World) -> None:

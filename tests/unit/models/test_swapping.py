@@ -1,15 +1,15 @@
 """How one revision takes another's place: strategies, checks, and what a failure costs."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from tests.support.fake_models import MIB, World, answer, until, wanted
+from tests.support.rollouts import is_over, serves, swapped
 from tests.support.virtual_time import in_virtual_time
 from ullage_api.conditions import Reason
 from ullage_api.kinds.memory import ResidencySettings
-from ullage_api.kinds.rollout import RolloutSettings, Strategy, SwapStep, Transition
+from ullage_api.kinds.rollout import Strategy, SwapStep, Transition
 from ullage_api.kinds.sampling import SamplingDefaults
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_api.wire.pod_report import ReportedModel
@@ -17,20 +17,6 @@ from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
 from ullage_runtime.core.domain import Footprint, GenerateRequest, Sampling
 from ullage_runtime.core.errors import EngineFailed, LoadError
 from ullage_runtime.models.journal import MemoryJournal
-
-
-def swapped(uri: str = "file:v2", generation: int = 2, **rollout: Any) -> DesiredModel:
-    limits = rollout.pop("limits", None)
-    model = wanted(uri=uri, generation=generation, limits=limits)
-    return model.model_copy(update={"rollout": RolloutSettings.model_validate(rollout)})
-
-
-def serves(uri: str) -> Any:
-    return lambda m: m.active is not None and m.active.uri == uri
-
-
-def is_over(model: ReportedModel) -> bool:
-    return model.swap is not None and model.swap.step is None
 
 
 def long(tokens: int) -> GenerateRequest:

@@ -3,15 +3,21 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ullage_api.conditions import Reason
 from ullage_api.kinds.rollout import Strategy, SwapStep, Transition
-from ullage_api.wire.pod_report import ReportedArm, ReportedModel
+from ullage_api.wire.pod_report import ReportedModel
 from ullage_api.wire.pool_desired import DesiredRevision
 
 
-class RolloutArm(BaseModel):
+class _Told(BaseModel):
+    """What says the same as a part of the pod's report."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class RolloutArm(_Told):
     """One of two revisions whose answers are compared."""
 
     revision: str
@@ -21,14 +27,22 @@ class RolloutArm(BaseModel):
     ]
     errors: Annotated[int, Field(description="How many of them failed through its fault.")]
     token_ms_p50: Annotated[
-        float | None, Field(description="Milliseconds for a token of an answer, the median.")
+        float | None,
+        Field(
+            validation_alias="token_milliseconds",
+            description="Milliseconds for a token of an answer, the median.",
+        ),
     ]
     token_ms_p95: Annotated[
-        float | None, Field(description="Likewise, what 95 % of the answers did not exceed.")
+        float | None,
+        Field(
+            validation_alias="slow_token_milliseconds",
+            description="Likewise, what 95 % of the answers did not exceed.",
+        ),
     ]
 
 
-class RolloutSwap(BaseModel):
+class RolloutSwap(_Told):
     """The swap under way, or the last one since the pod began."""
 
     previous: Annotated[str | None, Field(description="Revision that answered before.")]
@@ -85,7 +99,6 @@ class Rollout(BaseModel):
 
 def rollout(model: ReportedModel, answered: Sequence[DesiredRevision]) -> Rollout:
     """Return how a model's rollout is shown, and what of it has answered."""
-    swap = model.swap
     return Rollout(
         id=model.name,
         active=model.active.revision if model.active else None,
@@ -93,29 +106,6 @@ def rollout(model: ReportedModel, answered: Sequence[DesiredRevision]) -> Rollou
         transition=model.transition,
         reason=model.reason,
         message=model.message,
-        swap=None
-        if swap is None
-        else RolloutSwap(
-            previous=swap.previous,
-            target=swap.target,
-            strategy=swap.strategy,
-            step=swap.step,
-            started=swap.started,
-            seconds=swap.seconds,
-            drain_seconds=swap.drain_seconds,
-            log=list(swap.log),
-            arms=[_arm(arm) for arm in swap.arms],
-        ),
+        swap=None if model.swap is None else RolloutSwap.model_validate(model.swap),
         revisions=[RolloutRevision(name=r.name, uri=r.uri) for r in answered if r.name],
-    )
-
-
-def _arm(arm: ReportedArm) -> RolloutArm:
-    return RolloutArm(
-        revision=arm.revision,
-        weight=arm.weight,
-        requests=arm.requests,
-        errors=arm.errors,
-        token_ms_p50=arm.token_milliseconds,
-        token_ms_p95=arm.slow_token_milliseconds,
     )
