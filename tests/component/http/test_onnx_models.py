@@ -1,5 +1,6 @@
 """An ONNX encoder behind the API, beside GGUF models in the same pod."""
 
+import asyncio
 import base64
 import pathlib
 from typing import Any
@@ -17,6 +18,8 @@ from ullage_api.kinds.engine_settings import EngineSettings, Instructions
 from ullage_api.kinds.model_deployment import Task
 from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
+from ullage_runtime.engines.conversion import Precision
+from ullage_runtime.engines.onnx.conversion.converting import convert
 
 PATIENCE = 60.0
 ENCODER, RANKER = Encoder(), Encoder(has_head=True)
@@ -46,13 +49,13 @@ def model(name: str, file: str, task: Task = Task.EMBEDDING, **engine: Any) -> D
     return DesiredModel(name=name, task=task, ordinals=(0,), target=target)
 
 
-def document(files: pathlib.Path, *models: DesiredModel) -> PoolDesired:
+def document(files: pathlib.Path, *models: DesiredModel, sequence: int = 1) -> PoolDesired:
     return PoolDesired(
         namespace="default",
         pool="default",
         settings=RuntimeSettings(file_roots=(str(files),)),
         models=models,
-    ).sealed(1)
+    ).sealed(sequence)
 
 
 async def vectors(client: httpx.AsyncClient, name: str, **fields: Any) -> np.ndarray:
@@ -209,3 +212,46 @@ async def test_one_request_has_all_that_a_model_says_of_a_text(
             assert unpacked == pytest.approx(rows)
             assert len(short[place]["embedding"]) == 16
             assert short[place]["sparse_embedding"] == weights
+
+
+async def test_an_embedder_is_swapped_for_its_8_bit_build_without_a_failed_request(
+    tmp_path: pathlib.Path,
+) -> None:
+    wide = Encoder(width=128, feed_forward=256)
+    source = write_onnx(tmp_path / "files" / "f32", wide)
+    convert(source, tmp_path / "files" / "int8", Precision.INT8)
+    whole, rounded = (
+        document(tmp_path / "files", model("m", name), sequence=number)
+        for number, name in enumerate(("f32", "int8"), 1)
+    )
+    async with served(tmp_path, None) as (runtime, client):
+        client.timeout = httpx.Timeout(PATIENCE)
+        await runtime.models.apply(whole)
+        before = await vectors(client, "m")
+        first = runtime.models.revision(whole.models[0])
+        statuses: list[int] = []
+        over = asyncio.Event()
+
+        async def ask(client_number: int) -> None:
+            asked = 0
+            while not over.is_set():
+                asked += 1
+                text = f"the fox {client_number} {asked}"
+                answer = await client.post(EMBEDDINGS, json={"model": "m", "input": text})
+                statuses.append(answer.status_code)
+
+        askers = [asyncio.create_task(ask(number)) for number in range(4)]
+        try:
+            await runtime.models.apply(rounded)
+            await eventually(
+                lambda: runtime.models.revision(rounded.models[0]) not in (None, first), PATIENCE
+            )
+            answered = len(statuses)
+            await eventually(lambda: len(statuses) > answered + 20, PATIENCE)
+        finally:
+            over.set()
+            await asyncio.gather(*askers)
+        assert set(statuses) == {200}
+        after = await vectors(client, "m")
+        cosines = (before * after).sum(axis=1)
+        assert 0.99 < cosines.min() < 0.9999999
