@@ -5,7 +5,6 @@ what is missing and ends with status 3.
 """
 
 import asyncio
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,11 +18,13 @@ from bench.gpu import verdicts
 from bench.gpu.machine import boards, found_devices, missing, smi
 from bench.gpu.verdicts import Board, Verdict
 from bench.model_file import model_file
+from bench.page_cache import drop
 from bench.results import RESULTS, Kept
 from tests.support.fake_models import answer, until, wanted
 from tests.support.model_files import LocalFiles
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings
+from ullage_api.kinds.memory import ResidencySettings
 from ullage_api.kinds.model_status import Residency
 from ullage_api.wire.pod_report import ReportedModel
 from ullage_api.wire.pool_desired import DesiredModel, PoolDesired
@@ -36,8 +37,6 @@ from ullage_runtime.models.pool import ModelPool
 NOT_HERE: Final = 3
 SWAP_REQUESTS: Final = 50
 LEAVE_SECONDS: Final = 5
-WARM: Final = "Warm"
-LEFT: Final = (WARM, Residency.DISK.value)
 
 
 class Run:
@@ -60,18 +59,17 @@ class Run:
         found.append(verdicts.ledger("load", before, await self._used(), self._ledger()))
         found.append(await self._swapped(second))
         found.append(verdicts.ledger("after a swap", before, await self._used(), self._ledger()))
-        left = await self._left(second)
+        await self._left(second)
         found.append(verdicts.returned("eviction", before, await self._used()))
-        warm = None
-        if left.residency.value == WARM:
-            await answer(self._pool)
-            warm = _load_seconds(await until(self._pool, lambda m: m.reason is Reason.SERVING))
+        await answer(self._pool)
+        back = await until(self._pool, lambda m: m.reason is Reason.SERVING)
+        warm = None if back.active is None else back.active.promote_seconds
         found.append(verdicts.promotion(cold, warm))
         reading = await self._gpu.read()
         known = [word for _, word in THROTTLING]
         found.append(verdicts.throttling(reading.throttling, known))
         await self._apply(_model(second, suspended=True))
-        await until(self._pool, lambda m: m.residency.value in LEFT)
+        await until(self._pool, lambda m: m.residency is Residency.DISK)
         found.append(verdicts.returned("suspension", before, await self._used()))
         return found
 
@@ -80,7 +78,7 @@ class Run:
         return verdicts.devices(ours, boards(smi("name", "memory.total")))
 
     async def _served(self, file: Path) -> ReportedModel:
-        _drop_caches(file)
+        drop(file)
         await self._apply(_model(file))
         await until(self._pool, lambda m: m.reason is Reason.SERVING)
         await answer(self._pool)
@@ -102,9 +100,9 @@ class Run:
         answers = await asyncio.gather(*requests)
         return verdicts.swap(len(answers), answers.count(False))
 
-    async def _left(self, file: Path) -> ReportedModel:
-        await self._apply(_model(file, unload_seconds=LEAVE_SECONDS))
-        return await until(self._pool, lambda m: m.residency.value in LEFT)
+    async def _left(self, file: Path) -> None:
+        await self._apply(_model(file, idle_seconds=LEAVE_SECONDS))
+        await until(self._pool, lambda m: m.reason is Reason.WARM)
 
     async def _apply(self, model: DesiredModel) -> None:
         self._sequence += 1
@@ -126,31 +124,19 @@ class Run:
         return path
 
 
-def _model(
-    file: Path, *, suspended: bool = False, unload_seconds: int | None = None
-) -> DesiredModel:
-    model = wanted(
+def _model(file: Path, *, suspended: bool = False, idle_seconds: int | None = None) -> DesiredModel:
+    return wanted(
         uri=str(file),
         suspended=suspended,
         engine=EngineSettings(context_length=4096, gpu_layers=-1),
+        residency=ResidencySettings(idle_seconds=idle_seconds),
     )
-    residency = model.residency.model_copy(update={"unload_seconds": unload_seconds})
-    return model.model_copy(update={"residency": residency})
 
 
 def _load_seconds(model: ReportedModel) -> float:
     if model.active is None or model.active.load_seconds is None:
         raise SystemExit("the model that was to be loaded is not")
     return model.active.load_seconds
-
-
-def _drop_caches(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 async def run(file: Path) -> list[Verdict]:

@@ -28,6 +28,8 @@ from ullage_runtime.governor.host import HostMemory
 from ullage_runtime.models.pool import ModelPool
 
 MIB = 1 << 20
+SHOWN = {Reason.SERVING, Reason.IDLE, Reason.WARM}
+"""Reasons of a model that has shown that it serves."""
 
 
 class SmallHost(HostMemory):
@@ -283,7 +285,7 @@ async def test_three_real_models_share_memory_for_two_and_every_request_is_answe
             ).sealed(1)
         )
         for name in names:
-            await until(pool, lambda m: m.reason in {Reason.SERVING, Reason.IDLE}, name)
+            await until(pool, lambda m: m.reason in SHOWN, name)
         fullest = 0
 
         async def client(name: str) -> list[int]:

@@ -26,7 +26,7 @@ from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.live import Live
 from ullage_runtime.models.memory_file import MemoryFile, lies_in_memory
 
-PREFIX_SHARE: Final = 8
+PREFIX_SHARE: Final = 4
 """Saved prefixes take one in so many of the bytes of a model's file, at most."""
 PREFIX_LEAST: Final = 16 << 20
 """Bytes that they may take of any model."""

@@ -1,5 +1,6 @@
 """LlamaCppBackend: llama.cpp as a worker drives it."""
 
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ class LlamaCppBackend:
             return
         try:
             count = self._work.restore_prefixes(path)
-        except (OSError, ValueError) as error:  # they are computed again
+        except (OSError, ValueError, struct.error) as error:  # they are computed again
             self._log("warning", f"saved prefixes cannot be restored: {error!r}")
         else:
             self._log("info", f"{count} saved prefixes are back")

@@ -108,7 +108,7 @@ class LlamaContext:
 
     def restore(self, slot: int, saved: bytes) -> bool:
         """Give a sequence its keys and values back."""
-        buffer = (ctypes.c_uint8 * len(saved)).from_buffer_copy(saved)
+        buffer = ctypes.cast(ctypes.c_char_p(saved), ctypes.POINTER(ctypes.c_uint8))
         taken = llama_cpp.llama_state_seq_set_data(self._handle, buffer, len(saved), slot)
         if taken:
             return True

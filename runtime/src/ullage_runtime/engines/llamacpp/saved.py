@@ -1,5 +1,6 @@
 """Cached prefixes in a file, for the same model when it is loaded again."""
 
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +8,7 @@ import msgpack
 
 from ullage_runtime.core.scheduling.memory import Memory
 
+_LENGTH: Final = struct.Struct(">I")
 _MARGIN: Final = 64
 """What a record takes besides its content, at most: the names of who may share it are short."""
 _TOKEN_BYTES: Final = 9
@@ -31,19 +33,21 @@ def save(memory: Memory, path: str, limit: int) -> int:
         for salt, tokens, slot in reversed(chosen):
             content = memory.save(slot)
             if content is not None:
-                written += file.write(msgpack.packb((salt, tokens, content)))
+                record = msgpack.packb((salt, tokens, content))
+                written += file.write(_LENGTH.pack(len(record))) + file.write(record)
     return written
 
 
 def restore(memory: Memory, path: str) -> int:
     """Take back what was saved, and return how many prefixes that were.
 
-    Raises OSError, and ValueError for what was not written by `save`.
+    Raises OSError, and ValueError or struct.error for what was not written by `save`.
     """
     taken = 0
     with Path(path).open("rb") as file:
-        for record in msgpack.Unpacker(file, use_list=False, max_buffer_size=0):
-            match record:
+        while length := file.read(_LENGTH.size):
+            record = file.read(_LENGTH.unpack(length)[0])
+            match msgpack.unpackb(record, use_list=False):
                 case tuple(salt), tuple(tokens), bytes(content):
                     taken += memory.take_back(salt, tokens, content)
                 case _:
