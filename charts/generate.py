@@ -24,7 +24,10 @@ CHART = ROOT / "charts" / "ullage"
 ARGOCD = ROOT / "charts" / "argocd" / "resource_customizations"
 ARGOCD_PATCH = CHART / "files" / "argocd" / "argocd-cm.yaml"
 
-VOLATILE = ("/status/memory", "/status/placements")
+VOLATILE = {
+    "ModelDeployment": ("/status/memory", "/status/placements"),
+    "VectorCollection": ("/status/points", "/status/documents", "/status/indexedVectors"),
+}
 """What changes without anything that a GitOps tool would act on."""
 
 OPTIONAL_IN_VALUES = frozenset({"image"})
@@ -94,7 +97,7 @@ def argocd_patch() -> str:
         lines.append(textwrap.indent(script.read_text().rstrip(), "    "))
         lines.append(f"  resource.customizations.ignoreResourceUpdates.{kind}: |")
         lines.append("    jsonPointers:")
-        lines += [f"      - {pointer}" for pointer in VOLATILE]
+        lines += [f"      - {pointer}" for pointer in VOLATILE[script.parent.name]]
     return "\n".join(lines) + "\n"
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Team", "model"]
 
 MDEP = "modeldeployments.ullage.dev"
+VCOL = "vectorcollections.ullage.dev"
 POLL_SECONDS = 0.1
 SERVICE_PORT = 80
 
@@ -56,9 +57,9 @@ class Team:
         body = json.dumps({"spec": spec})
         self.kubectl("patch", MDEP, name, "--type=merge", "-p", body)
 
-    def get(self, name: str) -> dict[str, Any]:
-        """Return a model as the API server has it."""
-        return self.cluster.get_json(MDEP, name, "--namespace", self.namespace)
+    def get(self, name: str, resource: str = MDEP) -> dict[str, Any]:
+        """Return a model, or another resource, as the API server has it."""
+        return self.cluster.get_json(resource, name, "--namespace", self.namespace)
 
     def status(self, name: str) -> dict[str, Any]:
         """Return a model's status, empty before the operator has written it."""
@@ -70,21 +71,28 @@ class Team:
         return _condition(self.get(name), kind)
 
     def wait_condition(
-        self, name: str, kind: str, status: str, reason: str | None = None, *, timeout: float = 120
+        self,
+        name: str,
+        kind: str,
+        status: str,
+        reason: str | None = None,
+        *,
+        timeout: float = 120,
+        resource: str = MDEP,
     ) -> dict[str, Any]:
         """Wait until a condition of the spec as it is now is as wanted, and return it."""
         seen: dict[str, Any] = {}
 
         def reached() -> bool:
-            resource = self.get(name)
+            found = self.get(name, resource)
             seen.clear()
-            seen.update(_condition(resource, kind))
+            seen.update(_condition(found, kind))
             # What was said of an earlier spec may read alike.
-            is_of_now = seen.get("observedGeneration") == resource["metadata"]["generation"]
+            is_of_now = seen.get("observedGeneration") == found["metadata"]["generation"]
             return is_of_now and seen["status"] == status and reason in {None, seen["reason"]}
 
         wanted = f"{name}: {kind}={status}" + (f" ({reason})" if reason else "")
-        self.wait(wanted, reached, timeout=timeout, show=lambda: self.condition(name, kind))
+        self.wait(wanted, reached, timeout=timeout, show=lambda: seen)
         return seen
 
     def wait(

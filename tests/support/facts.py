@@ -7,16 +7,26 @@ from typing import Any
 
 from ullage_api.conditions import Condition, Reason, find
 from ullage_api.desired import desired_revision
+from ullage_api.kinds.collection_status import VectorCollectionStatus
 from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.kinds.model_status import ModelDeploymentStatus, Residency
+from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.names import HOLDS_LABEL_PREFIX, pod_name, pool_object_name, revision_name
 from ullage_api.profile import PoolProfile
-from ullage_api.wire.pod_report import PodReport, ReportedModel, ReportedRevision
+from ullage_api.wire.pod_report import (
+    CollectionState,
+    PodReport,
+    ReportedCollection,
+    ReportedModel,
+    ReportedRevision,
+)
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_operator.controller import reading
+from ullage_operator.reconcile.collection import refusals
 from ullage_operator.reconcile.manifests.common import MODEL_LABEL
 from ullage_operator.reconcile.observed import (
     Child,
+    CollectionObserved,
     ModelObserved,
     OperatorConfig,
     PodView,
@@ -62,6 +72,46 @@ def resource(name: str = "chat", *, second: int = 0, **spec: Any) -> ModelDeploy
                 "model": {"uri": f"file:{name}.gguf"},
                 **spec,
             },
+        }
+    )
+
+
+def embedder(name: str = "embed", **spec: Any) -> ModelDeployment:
+    return resource(name, **{"task": "Embedding", **spec})
+
+
+def collection(name: str = "notes", *, deleting: bool = False, **spec: Any) -> VectorCollection:
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "uid": f"uid-{name}",
+        "generation": 1,
+        "creationTimestamp": "2026-11-20T10:00:00Z",
+    }
+    if deleting:
+        metadata["deletionTimestamp"] = "2026-11-20T11:00:00Z"
+    given = {"pool": POOL, "embedding": {"modelDeployment": "embed"}, **spec}
+    return VectorCollection.model_validate({"metadata": metadata, "spec": given})
+
+
+def opened(given: VectorCollection, **fields: Any) -> ReportedCollection:
+    """Return what a pod says of a collection that answers."""
+    return ReportedCollection(
+        **{
+            "name": given.metadata.name,
+            "uid": given.metadata.uid,
+            "generation": given.metadata.generation,
+            "state": CollectionState.READY,
+            "physical": f"{given.metadata.name}-1",
+            "epoch": 1,
+            "model": given.spec.embedding.model_deployment,
+            "model_revision": "r1",
+            "dimensions": 384,
+            "points": 12,
+            "documents": 3,
+            "indexed_vectors": 0,
+            "is_indexed": True,
+            **fields,
         }
     )
 
@@ -168,6 +218,9 @@ class World:
     """A cluster just real enough to carry out plans: what the API server would then hold."""
 
     members: dict[str, ModelDeployment] = field(default_factory=dict)
+    collections: dict[str, VectorCollection] = field(default_factory=dict)
+    volume: bool = False
+    written: dict[str, datetime] = field(default_factory=dict)
     profile: ProfileView = field(default_factory=known)
     record: PoolRecord | None = None
     children: dict[tuple[str, str], Child] = field(default_factory=dict)
@@ -186,6 +239,11 @@ class World:
             self.members[member.metadata.name] = member
         return self
 
+    def add_collections(self, *collections: VectorCollection) -> "World":
+        for each in collections:
+            self.collections[each.metadata.name] = each
+        return self
+
     def pool(self) -> PoolObserved:
         return PoolObserved(
             namespace=NAMESPACE,
@@ -195,6 +253,8 @@ class World:
             token=pool_token(b"k" * 32, NAMESPACE, POOL),
             profile=self.profile,
             members=tuple(self.members.values()),
+            collections=tuple(self.collections.values()),
+            volume=self.volume,
             record=self.record,
             children=tuple(self.children.values()),
             pods=tuple(self.pods[o] for o in sorted(self.pods)),
@@ -203,22 +263,36 @@ class World:
         )
 
     def model(self, name: str = "chat") -> ModelObserved:
-        record = self.record
         return ModelObserved(
             resource=self.members[name],
             now=self.now,
             profile=self.profile,
-            pool=PoolFacts(
-                desired=record.desired if record is not None else None,
-                profile=record.profile if record is not None else None,
-                pods=tuple(self.pods[o] for o in sorted(self.pods)),
-                refusals=alias_losers(tuple(self.members.values())),
-                note=self.note,
-            ),
+            pool=self.facts(),
             service=self.services.get(name),
             reports=tuple(self.reports[o] for o in sorted(self.reports)),
             revisions=tuple(self.revisions.values()),
             taken=self.taken,
+        )
+
+    def collection(self, name: str = "notes") -> CollectionObserved:
+        return CollectionObserved(
+            resource=self.collections[name],
+            now=self.now,
+            profile=self.profile,
+            pool=self.facts(),
+            reports=tuple(self.reports[o] for o in sorted(self.reports)),
+            written=self.written.get(name),
+        )
+
+    def facts(self) -> PoolFacts:
+        record = self.record
+        return PoolFacts(
+            desired=record.desired if record is not None else None,
+            profile=record.profile if record is not None else None,
+            pods=tuple(self.pods[o] for o in sorted(self.pods)),
+            refusals=alias_losers(tuple(self.members.values())),
+            collection_refusals=refusals(self.pool()),
+            note=self.note,
         )
 
     @property
@@ -233,7 +307,7 @@ class World:
         return int(stateful_set["spec"]["replicas"])
 
     def carry_out(self, plan: Plan, name: str = "") -> None:
-        """Do what a plan says: for the pool, or for the named model."""
+        """Do what a plan says: for the pool, or for the named model or collection."""
         for delete in plan.deletes:
             self.children.pop((delete.kind, delete.name), None)
             self.revisions.pop(delete.name, None)
@@ -242,13 +316,24 @@ class World:
         if plan.push is not None:
             for pod_named in plan.push.pods:
                 self._acknowledge(pod_named, plan.push.document)
-        if name and plan.status is not None:
+        if name in self.collections and plan.status is not None:
+            status = VectorCollectionStatus.model_validate(plan.status)
+            self.collections[name] = self.collections[name].model_copy(update={"status": status})
+            self.written[name] = self.now
+        elif name and plan.status is not None:
             self.members[name] = with_status(self.members[name], plan.status)
         if not name:
             self.note = plan.note
 
     def _write(self, manifest: Any) -> None:
         kind, metadata = manifest["kind"], manifest["metadata"]
+        if kind == "VectorCollection":
+            old = self.collections[metadata["name"]]
+            update = {"finalizers": metadata["finalizers"]}
+            self.collections[metadata["name"]] = old.model_copy(
+                update={"metadata": old.metadata.model_copy(update=update)}
+            )
+            return
         key = (kind, metadata["name"])
         if kind == "Pod":
             ordinal = int(metadata["name"].rpartition("-")[2])
@@ -264,6 +349,8 @@ class World:
             self.revisions[metadata["name"]] = reading.revision_record(manifest)
         elif kind == "ConfigMap":
             self.record = reading.pool_record(manifest)
+        elif kind == "PersistentVolumeClaim":
+            self.volume = True
         elif MODEL_LABEL in metadata["labels"]:
             self.services[metadata["labels"][MODEL_LABEL]] = child
         elif kind != "Secret":

@@ -19,6 +19,7 @@ from e2e.cluster.cluster import Cluster
 from e2e.cluster.network import free_ports
 
 MDEP = "modeldeployments.ullage.dev"
+VCOL = "vectorcollections.ullage.dev"
 SYSTEM = "ullage-operator-tests"
 PROFILES = "ullage-pools"
 ROOT = Path(__file__).resolve().parents[2]

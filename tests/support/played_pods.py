@@ -25,13 +25,25 @@ from ullage_api.conditions import Reason
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.kinds.model_status import Residency
 from ullage_api.names import INTERNAL_PORT, revision_name
-from ullage_api.wire.pod_report import PodReport, ReportedModel, ReportedRevision
-from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
+from ullage_api.wire.pod_report import (
+    CollectionState,
+    PodReport,
+    ReportedCollection,
+    ReportedModel,
+    ReportedRevision,
+)
+from ullage_api.wire.pool_desired import (
+    DesiredCollection,
+    DesiredModel,
+    DesiredRevision,
+    PoolDesired,
+)
 from ullage_runtime.app import Runtime, running
 from ullage_runtime.core.decisions import Decision
 from ullage_runtime.core.domain import ModelCard
 from ullage_runtime.core.errors import ModelNotFound
 from ullage_runtime.models.ports import Lease
+from ullage_runtime.retrieval.collections import Collections
 
 T = TypeVar("T")
 
@@ -124,6 +136,27 @@ class PlayedModels:
             acknowledged_hash=desired.hash if desired else "",
             level=MemoryLevel.LOW,
             models=tuple(self._entry(m) for m in desired.models) if desired else (),
+            collections=tuple(self._collection(c) for c in desired.collections) if desired else (),
+        )
+
+    def _collection(self, wanted: DesiredCollection) -> ReportedCollection:
+        common = {"name": wanted.name, "uid": wanted.uid, "generation": wanted.generation}
+        if wanted.dropped:
+            return ReportedCollection.model_validate(common | {"state": CollectionState.DROPPED})
+        opened = {
+            "state": CollectionState.READY,
+            "physical": f"{wanted.name}-1",
+            "epoch": 1,
+            "model": wanted.spec.embedding.model_deployment,
+            "model_revision": "r1",
+            "dimensions": 384,
+            "points": 12,
+            "documents": 3,
+            "indexed_vectors": 0,
+            "is_indexed": True,
+        }
+        return ReportedCollection.model_validate(
+            common | opened | self.overrides.get(wanted.name, {})
         )
 
     def _entry(self, model: DesiredModel) -> ReportedModel:
@@ -140,6 +173,16 @@ class PlayedModels:
             "target": revision,
         }
         return ReportedModel.model_validate(common | resident | self.overrides.get(model.name, {}))
+
+
+class PlayedCollections(Collections):
+    """Collections that are opened by the models' report alone."""
+
+    def __init__(self) -> None:
+        """Have nothing."""
+
+    async def apply(self, wanted: Sequence[DesiredCollection]) -> None:
+        """Open nothing."""
 
 
 def revision_of(want: DesiredRevision) -> ReportedRevision:
@@ -260,6 +303,7 @@ class Kubelet:
         )
         stack = AsyncExitStack()
         runtime = await stack.enter_async_context(running(settings, models))
+        runtime.documents._collections = PlayedCollections()
         return PlayedPod(name, found["metadata"]["uid"], models, runtime, stack)
 
     def mount(self, found: Any, folder: Path) -> PoolDesired:

@@ -28,6 +28,15 @@ def model(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def notes(name: str = "notes", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "ullage.dev/v1alpha1",
+        "kind": "VectorCollection",
+        "metadata": {"name": name},
+        "spec": {"pool": "default", "embedding": {"modelDeployment": "embed"}, **spec},
+    }
+
+
 @dataclass
 class Team:
     """A namespace as its people see it."""
@@ -43,32 +52,34 @@ class Team:
     def kubectl(self, *arguments: str, **options: Any) -> Any:
         return self.cluster.kubectl("-n", self.namespace, *arguments, **options)
 
-    def get(self, name: str) -> dict[str, Any]:
-        return self.cluster.get_json(MDEP, name, "-n", self.namespace)
+    def get(self, name: str, resource: str = MDEP) -> dict[str, Any]:
+        return self.cluster.get_json(resource, name, "-n", self.namespace)
 
-    def status(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.get(name).get("status", {})
+    def status(self, name: str, resource: str = MDEP) -> dict[str, Any]:
+        found: dict[str, Any] = self.get(name, resource).get("status", {})
         return found
 
     def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
         return _condition(self.get(name), kind)
 
-    def reaches(self, name: str, status: str, reason: str, kind: str = "Ready") -> dict[str, Any]:
+    def reaches(
+        self, name: str, status: str, reason: str, kind: str = "Ready", resource: str = MDEP
+    ) -> dict[str, Any]:
         """Wait until a condition says so of the spec as it is now, and return what it said."""
         seen: dict[str, Any] = {}
 
         def is_so() -> bool:
-            resource = self.get(name)
+            found = self.get(name, resource)
             seen.clear()
-            seen.update(_condition(resource, kind))
+            seen.update(_condition(found, kind))
             # What was said of an earlier spec may read alike.
-            is_of_now = seen.get("observedGeneration") == resource["metadata"]["generation"]
+            is_of_now = seen.get("observedGeneration") == found["metadata"]["generation"]
             return is_of_now and (seen.get("status"), seen.get("reason")) == (status, reason)
 
         eventually(
             f"{name}: {kind}={status} {reason}",
             is_so,
-            show=lambda: self.status(name).get("conditions"),
+            show=lambda: self.status(name, resource).get("conditions"),
         )
         return seen
 

@@ -6,7 +6,7 @@ a test holds the two lists against each other.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -23,7 +23,15 @@ from ullage_api.kinds.model_source import (
 )
 from ullage_api.kinds.rollout import ValidationPrompt
 from ullage_api.kinds.sampling import MAX_TEMPERATURE, NUMBER_PATTERN, SamplingDefaults
-from ullage_api.kinds.vector_collection import StoreType, VectorCollection
+from ullage_api.kinds.vector_collection import (
+    NAME_MESSAGE,
+    URL_MESSAGE,
+    URL_NEEDED_MESSAGE,
+    URL_UNUSED_MESSAGE,
+    StoreType,
+    VectorCollection,
+    VectorCollectionSpec,
+)
 from ullage_api.names import MAX_NAME_LENGTH, NAME_PATTERN, is_valid_name
 
 ALIAS_PATTERN: Final = r"^[A-Za-z0-9]([-._:/A-Za-z0-9]*[A-Za-z0-9])?$"
@@ -237,35 +245,42 @@ def collection_problems(
     collections: list[VectorCollection], models: list[ModelDeployment]
 ) -> Iterator[str]:
     """Yield what is wrong with collections, by themselves or with the pool's models beside them."""
-    by_name = {model.metadata.name: model for model in models}
     for collection in collections:
-        name, spec = collection.metadata.name, collection.spec
+        name = collection.metadata.name
         if not is_valid_name(name):
-            yield (
-                f"{name}: metadata.name must be at most {MAX_NAME_LENGTH} lower-case letters, "
-                "digits and '-', beginning with a letter"
-            )
-        wanted = spec.embedding.model_deployment
-        model = by_name.get(wanted)
-        if model is None or model.spec.pool != spec.pool:
-            known = ", ".join(n for n, m in by_name.items() if m.spec.task is Task.EMBEDDING)
-            yield (
-                f"{name}: embedding.modelDeployment {wanted!r} is no model of pool {spec.pool!r}; "
-                f"models that embed: {known or 'none'}"
-            )
-        elif model.spec.task is not Task.EMBEDDING:
-            yield (
-                f"{name}: embedding.modelDeployment {wanted!r} is for {model.spec.task.value}; its "
-                "task must be Embedding"
-            )
-        yield from _store_problems(collection)
+            yield f"{name}: {NAME_MESSAGE}"
+        problem = model_problem(collection.spec, models)
+        if problem is not None:
+            yield f"{name}: {problem}"
+        yield from (f"{name}: {problem}" for problem in _store_problems(collection))
+
+
+def model_problem(spec: VectorCollectionSpec, models: Sequence[ModelDeployment]) -> str | None:
+    """Return why none of the models can make a collection's vectors, or None if one can."""
+    wanted = spec.embedding.model_deployment
+    here = {model.metadata.name: model for model in models if model.spec.pool == spec.pool}
+    model = here.get(wanted)
+    if model is None:
+        known = ", ".join(n for n, m in here.items() if m.spec.task is Task.EMBEDDING)
+        return (
+            f"embedding.modelDeployment {wanted!r} is no model of pool {spec.pool!r}; "
+            f"models that embed: {known or 'none'}"
+        )
+    if model.spec.task is not Task.EMBEDDING:
+        return (
+            f"embedding.modelDeployment {wanted!r} is for {model.spec.task.value}; its task must "
+            "be Embedding"
+        )
+    return None
 
 
 def _store_problems(collection: VectorCollection) -> Iterator[str]:
-    name, store = collection.metadata.name, collection.spec.store
+    store = collection.spec.store
     if store is None:
         return
     if store.type is StoreType.EMBEDDED and store.url is not None:
-        yield f"{name}: store.url is for type Qdrant; remove it, or change type"
-    if store.type is StoreType.QDRANT and not (store.url or "").startswith(("http://", "https://")):
-        yield f"{name}: store.url must be the http:// or https:// address of the Qdrant server"
+        yield URL_UNUSED_MESSAGE
+    if store.type is StoreType.QDRANT and store.url is None:
+        yield URL_NEEDED_MESSAGE
+    if store.url is not None and not store.url.startswith(("http://", "https://")):
+        yield URL_MESSAGE

@@ -20,6 +20,8 @@ class ConditionType(StrEnum):
     PROGRESSING = "Progressing"
     MEMORY_PRESSURE = "MemoryPressure"
     """True is bad: a pod that holds the model is short of memory."""
+    IN_SYNC = "InSync"
+    INDEXED = "Indexed"
 
 
 class Reason(StrEnum):
@@ -92,6 +94,24 @@ class Reason(StrEnum):
     """An earlier revision answers instead of the target: somebody, or the pods, went back to it."""
     UNKNOWN_REVISION = "UnknownRevision"
     """The revision to roll back to is none of those remembered; the message lists them."""
+    POOL_HAS_REPLICAS = "PoolHasReplicas"
+    """The pool may have several pods; one that holds collections has one."""
+    UNKNOWN_MODEL = "UnknownModel"
+    """The pool has no model of that name that embeds; the message lists those it has."""
+    OPENING = "Opening"
+    """The collection is being opened, or waits for its model to say how long vectors are."""
+    STORE_UNAVAILABLE = "StoreUnavailable"
+    """The store, or the volume it is on, cannot be used; the message has its words."""
+    IN_SYNC = "InSync"
+    """The collection is built as the spec wants it."""
+    NEEDS_REINDEX = "NeedsReindex"
+    """Only a reindex brings about what the spec wants; until then it serves what it has."""
+    INDEXING = "Indexing"
+    """The store is building the index; what is not in it yet is compared one by one."""
+    INDEXED = "Indexed"
+    """The store has nothing left to build."""
+    DELETING = "Deleting"
+    """The data is being deleted, as `deletionPolicy` asks."""
 
 
 class Condition(KubeModel):

@@ -167,6 +167,7 @@ def _desired_collection(resource: VectorCollection) -> DesiredCollection:
         uid=resource.metadata.uid,
         generation=resource.metadata.generation,
         spec=resource.spec,
+        dropped=resource.is_dropped,
     )
 
 

@@ -26,6 +26,9 @@ SPEC_HASH_ANNOTATION: Final = f"{GROUP}/spec-hash"
 ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback-to"
 """Annotation by which a user holds an earlier revision of a model until the spec changes."""
 
+COLLECTION_FINALIZER: Final = f"{GROUP}/collection"
+"""Finalizer of a VectorCollection whose data is deleted with it; removed once the data is gone."""
+
 HTTP_PORT: Final = 8080
 """Default port of a runtime pod's public HTTP surface."""
 
@@ -112,6 +115,16 @@ def revision_object_name(model: str, revision: str) -> str:
 def model_url(namespace: str, model: str) -> str:
     """Return the address, within the cluster, of a model's OpenAI-compatible API."""
     return f"http://{model_service_name(model)}.{namespace}.svc/v1"
+
+
+def collection_url(namespace: str, pool: str, collection: str) -> str:
+    """Return the address, within the cluster, of a collection's API."""
+    return f"http://{pool_object_name(pool)}.{namespace}.svc/v1/collections/{collection}"
+
+
+def volume_name(pool: str) -> str:
+    """Return the name of the PersistentVolumeClaim that keeps a pool's collections."""
+    return f"{pool_object_name(pool)}-collections"
 
 
 def peer_url(namespace: str, pool: str, ordinal: int, port: int = HTTP_PORT) -> str:

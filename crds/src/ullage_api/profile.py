@@ -118,6 +118,21 @@ class Cache(KubeModel):
     ] = None
 
 
+class CollectionsVolume(KubeModel):
+    """Where a pool's collections are kept, once it has any."""
+
+    size: Annotated[
+        str, Field(max_length=32, description="Size of the volume, as a Kubernetes quantity.")
+    ] = "10Gi"
+    storage_class: Annotated[
+        str | None,
+        Field(
+            max_length=253,
+            description="StorageClass of the volume; unset takes the cluster's default.",
+        ),
+    ] = None
+
+
 class UpdateStrategy(StrEnum):
     """How a pool's pods are replaced when their template changes."""
 
@@ -163,6 +178,10 @@ class PoolProfile(KubeModel):
         Field(ge=0, le=3600, description="Longest that an ending pod may take for its streams."),
     ] = 60
     cache: Annotated[Cache, Field(description="Where fetched models are kept.")] = Cache()
+    collections: Annotated[
+        CollectionsVolume,
+        Field(description="Where collections are kept; the volume outlives pool and pods."),
+    ] = CollectionsVolume()
     volumes: Annotated[
         tuple[dict[str, Any], ...],
         Field(max_length=16, description="Further Kubernetes volumes of the pods."),
@@ -185,7 +204,16 @@ class PoolProfile(KubeModel):
     def _no_reserved_volumes(
         cls, volumes: tuple[dict[str, Any], ...]
     ) -> tuple[dict[str, Any], ...]:
-        reserved = {"desired", "token", "credentials", "cache", "state", "tmp", "keys"}
+        reserved = {
+            "desired",
+            "token",
+            "credentials",
+            "cache",
+            "state",
+            "tmp",
+            "keys",
+            "collections",
+        }
         taken = sorted(reserved & {str(v.get("name")) for v in volumes})
         if taken:
             raise ValueError(f"volume names {', '.join(taken)} are reserved; choose others")

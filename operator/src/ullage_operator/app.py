@@ -32,6 +32,7 @@ from ullage_operator.settings import OperatorSettings
 
 log = structlog.get_logger(__name__)
 
+KINDS: Final = ("ModelDeployment", "VectorCollection")
 CRD_SECONDS: Final = 120.0
 """How long the operator waits at start for the API server to serve our kinds."""
 CRD_PAUSE: Final = 1.0
@@ -145,9 +146,10 @@ async def _until_served(client: AioKubeClient) -> None:
     deadline = asyncio.get_running_loop().time() + CRD_SECONDS
     while True:
         try:
-            if await client.serves(API_VERSION, "ModelDeployment"):
+            missing = [kind for kind in KINDS if not await client.serves(API_VERSION, kind)]
+            if not missing:
                 return
-            problem = f"the API server does not serve ModelDeployment of {API_VERSION}"
+            problem = f"the API server does not serve {', '.join(missing)} of {API_VERSION}"
         except TransientError as error:
             problem = str(error)
         if asyncio.get_running_loop().time() > deadline:
@@ -160,6 +162,8 @@ def _hear(queue: WorkQueue[Key], heard: Heard) -> None:
     """Make due what a pod's new report is about."""
     for model in sorted(heard.models):
         queue.add(Key.model(heard.pool.namespace, model))
+    for collection in sorted(heard.collections):
+        queue.add(Key.collection(heard.pool.namespace, collection))
     if heard.concerns_pool:
         queue.add(heard.pool)
 

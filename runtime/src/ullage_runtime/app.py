@@ -151,6 +151,8 @@ async def running(
             await internal.start()
         if isinstance(models, ModelPool):
             models.in_use = services.collections.embedding_with
+            models.collections = services.collections.reported
+            services.collections.on_change = models.note_change
             await models.start()
         yield runtime
     finally:

@@ -9,6 +9,11 @@ import structlog
 
 from ullage_runtime.settings import Settings
 
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+"""Without the values of local variables: among them are keys, and what users wrote."""
+
 
 def set_up_logging(settings: Settings, stream: TextIO | io.TextIOBase | None = None) -> None:
     """Send every log line to one stream (standard error by default) in one format."""
@@ -23,7 +28,7 @@ def set_up_logging(settings: Settings, stream: TextIO | io.TextIOBase | None = N
     renderer: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=out.isatty())]
         if pretty
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[

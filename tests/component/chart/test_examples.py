@@ -6,19 +6,26 @@ import pytest
 import yaml
 
 from tests.support.chart import EXAMPLES
-from ullage_api.checks import name_conflicts, problems
+from ullage_api.checks import collection_problems, name_conflicts, problems
 from ullage_api.kinds.base import unknown_fields
 from ullage_api.kinds.memory import ResidencyPolicy
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.vector_collection import VectorCollection
 
 MANIFESTS = sorted(path for path in EXAMPLES.glob("*.yaml") if not path.name.startswith("values-"))
 
 
 def resources(path: Path) -> list[ModelDeployment]:
-    documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
-    for document in documents:
-        assert unknown_fields(ModelDeployment, document) == []
-    return [ModelDeployment.model_validate(each) for each in documents]
+    return [each for each in everything(path) if isinstance(each, ModelDeployment)]
+
+
+def everything(path: Path) -> list[ModelDeployment | VectorCollection]:
+    found: list[ModelDeployment | VectorCollection] = []
+    for document in filter(None, yaml.safe_load_all(path.read_text())):
+        kind = {k.__name__: k for k in (ModelDeployment, VectorCollection)}[document["kind"]]
+        assert unknown_fields(kind, document) == []
+        found.append(kind.model_validate(document))
+    return found
 
 
 def test_there_are_examples() -> None:
@@ -31,6 +38,8 @@ def test_an_example_keeps_every_rule(path: Path) -> None:
     assert found
     assert [problem for each in found for problem in problems(each)] == []
     assert list(name_conflicts(found)) == []
+    collections = [each for each in everything(path) if isinstance(each, VectorCollection)]
+    assert list(collection_problems(collections, found)) == []
 
 
 def test_the_quickstart_is_the_model_that_the_runtime_image_carries() -> None:

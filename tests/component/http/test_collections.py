@@ -22,7 +22,7 @@ from ullage_api.kinds.rollout import Transition
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_api.kinds.vector_collection import VectorCollectionSpec
 from ullage_api.profile import RuntimeSettings
-from ullage_api.wire.pod_report import ReportedModel
+from ullage_api.wire.pod_report import CollectionState, ReportedCollection, ReportedModel
 from ullage_api.wire.pool_desired import (
     DesiredCollection,
     DesiredModel,
@@ -457,3 +457,67 @@ async def test_another_model_never_takes_over_from_one_that_a_collection_embeds_
         assert served.active is not None
         assert served.active.uri == "file:copy.gguf"
         assert await found_for_fox() == before
+
+
+def entry(runtime: Runtime) -> ReportedCollection:
+    found = runtime.models.report().collection("notes")
+    assert found is not None
+    return found
+
+
+async def reported(runtime: Runtime, state: CollectionState) -> ReportedCollection:
+    async def is_so() -> bool:
+        return entry(runtime).state is state
+
+    await eventually(is_so, PATIENCE, every=0.05)
+    return entry(runtime)
+
+
+async def test_the_pods_report_says_how_a_collection_stands_and_rises_with_it(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        first = await reported(runtime, CollectionState.READY)
+        assert (first.physical, first.epoch, first.model) == ("notes-1", 1, "encoder")
+        assert (first.dimensions, first.points, first.is_indexed) == (WIDTH, 0, True)
+        sequence = runtime.models.report().sequence
+
+        points = [{"id": n, "text": t} for n, t in TEXTS.items()]
+        await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+
+        async def counted() -> bool:
+            return entry(runtime).points == len(TEXTS)
+
+        await eventually(counted, PATIENCE, every=0.1)
+        assert runtime.models.report().sequence > sequence
+
+        other = notes(dense={"distance": "Dot"}).model_copy(update={"generation": 2})
+        await runtime.documents.accept(document(files, MODELS, other).sealed(2))
+        after = entry(runtime)
+        assert after.generation == 2
+        assert after.differences == ("distance is Cosine, wanted is Dot",)
+        assert after.state is CollectionState.READY
+
+
+async def test_what_is_dropped_is_gone_from_the_disk_and_a_new_one_begins_empty(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        secret = "the red fox jumped"
+        await client.put(
+            f"{C}/points", params={"wait": True}, json={"points": [{"id": 1, "text": secret}]}
+        )
+        dropped = notes().model_copy(update={"dropped": True})
+        await runtime.documents.accept(document(files, MODELS, dropped).sealed(2))
+        await reported(runtime, CollectionState.DROPPED)
+        refused(await client.get(f"{C}/points/1"), 503, "collection_unavailable")
+        kept = [p for p in (tmp_path / "state").rglob("*") if p.is_file()]
+        assert [p for p in kept if secret.encode() in p.read_bytes()] == []
+        assert not (tmp_path / "state/collections/notes").exists()
+
+        # Said again, as after a restart; and then a new one of the name.
+        await runtime.documents.accept(document(files, MODELS, dropped).sealed(3))
+        await reported(runtime, CollectionState.DROPPED)
+        await runtime.documents.accept(document(files, MODELS, notes()).sealed(4))
+        assert (await ready(client))["points"] == 0

@@ -22,9 +22,9 @@ RESOURCES = {
     "/api/v1": ["namespaces", "pods"],
     "/apis/apps/v1": ["statefulsets"],
     "/apis/apiextensions.k8s.io/v1": ["customresourcedefinitions"],
-    "/apis/ullage.dev/v1alpha1": ["modeldeployments"],
+    "/apis/ullage.dev/v1alpha1": ["modeldeployments", "vectorcollections"],
 }
-KINDS = {"modeldeployments": "ModelDeployment"}
+KINDS = {"modeldeployments": "ModelDeployment", "vectorcollections": "VectorCollection"}
 
 
 def api_resources(path: str) -> dict[str, Any]:

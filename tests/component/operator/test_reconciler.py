@@ -134,7 +134,9 @@ def test_what_becomes_of_a_revision_is_kept_and_pods_are_told_at_once() -> None:
         stage.add(model("chat"))
         stage.kube.put(pod(0, conditions=[{"type": "Ready", "status": "True"}]))
         await stage.runs()
-        before = reading.model_deployment(stage.kube.objects["ModelDeployment", "team-a", "chat"])
+        before = ModelDeployment.model_validate(
+            stage.kube.objects["ModelDeployment", "team-a", "chat"]
+        )
         record = reading.pool_record(stage.kube.objects["ConfigMap", "team-a", "ullage-default"])
         said = report(good(before), document=record.desired)
         stage.reports.views[POOL] = (heard(said),)

@@ -41,7 +41,7 @@ class Diary:
 
 
 def member(stage: Stage, name: str) -> ModelDeployment:
-    return reading.model_deployment(stage.kube.objects["ModelDeployment", "team-a", name])
+    return ModelDeployment.model_validate(stage.kube.objects["ModelDeployment", "team-a", name])
 
 
 def hear(stage: Stage, level: MemoryLevel, *, grown: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Argo CD's view of a model: its health script, run by a real Lua over objects of every state.
+"""Argo CD's view of our kinds: their health scripts, run by a real Lua over every state.
 
 The objects in Argo's own layout are what the operator writes in each state; `make golden` records
 them anew after a change that is meant.
@@ -15,24 +15,33 @@ from lupa.lua51 import LuaRuntime
 
 from tests.support.facts import (
     World,
+    collection,
     coming,
+    embedder,
     heard,
+    known,
     pod,
+    profile,
     report,
     resource,
     serving,
     silent,
     told,
 )
+from tests.unit.reconcile import test_collection as stocks
 from tests.unit.reconcile import test_revisions as stories
 from tests.unit.reconcile.test_model import now, placed, says, served
 from ullage_api.conditions import Reason
+from ullage_api.kinds.base import KubeModel, Resource
+from ullage_api.kinds.collection_status import VectorCollectionStatus
 from ullage_api.kinds.model_status import ModelDeploymentStatus
 from ullage_api.kinds.rollout import Transition
+from ullage_api.kinds.vector_collection import VectorCollection
+from ullage_api.wire.pod_report import CollectionState
 from ullage_operator.reconcile.observed import ProfileView
 
 CHARTS = Path(__file__).resolve().parents[3] / "charts"
-FOLDER = CHARTS / "argocd/resource_customizations/ullage.dev/ModelDeployment"
+FOLDER = CHARTS / "argocd/resource_customizations/ullage.dev"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 
 
@@ -129,7 +138,51 @@ def failing() -> World:
     return decided(world)
 
 
-STATES: dict[str, tuple[str, Callable[[], World]]] = {
+def new_collection() -> World:
+    return World().add_collections(collection())
+
+
+def dropping() -> World:
+    return stocks.decided(stocks.deleted(stocks.says(stocks.world(deletionPolicy="Delete"))))
+
+
+def crowded() -> World:
+    world = World(profile=known(profile(replicas={"min": 1, "max": 2})))
+    return stocks.decided(world.add(embedder()).add_collections(collection()))
+
+
+COLLECTIONS: dict[str, tuple[str, Callable[[], World]]] = {
+    "new": ("Progressing", new_collection),
+    "waiting_for_pods": (
+        "Progressing",
+        lambda: stocks.decided(World().add(embedder()).add_collections(collection())),
+    ),
+    "opening": (
+        "Progressing",
+        lambda: stocks.says(
+            stocks.world(),
+            state=CollectionState.OPENING,
+            message="it waits for model 'embed'",
+            physical=None,
+        ),
+    ),
+    "serving": ("Healthy", lambda: stocks.says(stocks.world())),
+    "indexing": ("Healthy", lambda: stocks.says(stocks.world(), is_indexed=False)),
+    "needs_reindex": (
+        "Degraded",
+        lambda: stocks.says(stocks.world(), differences=("distance is Cosine, wanted is Dot",)),
+    ),
+    "store_away": (
+        "Degraded",
+        lambda: stocks.says(
+            stocks.world(), state=CollectionState.FAILED, message="connection refused"
+        ),
+    ),
+    "refused": ("Degraded", crowded),
+    "deleting": ("Progressing", dropping),
+}
+
+MODELS: dict[str, tuple[str, Callable[[], World]]] = {
     "new": ("Progressing", lambda: World().add(resource())),
     "unseen_change": ("Progressing", unseen),
     "waiting_for_pods": ("Progressing", lambda: decided(placed())),
@@ -150,8 +203,16 @@ STATES: dict[str, tuple[str, Callable[[], World]]] = {
 }
 
 
-def plain(world: World) -> dict[str, Any]:
-    member = world.members["chat"]
+KINDS = {"ModelDeployment": MODELS, "VectorCollection": COLLECTIONS}
+CASES = [(kind, state) for kind, states in KINDS.items() for state in states]
+STATUSES: dict[str, type[KubeModel]] = {
+    "ModelDeployment": ModelDeploymentStatus,
+    "VectorCollection": VectorCollectionStatus,
+}
+
+
+def plain(kind: str, world: World) -> dict[str, Any]:
+    member: Resource = world.members["chat"] if kind == "ModelDeployment" else notes(world)
     found = member.to_wire()
     found["metadata"] = {
         name: value
@@ -161,7 +222,11 @@ def plain(world: World) -> dict[str, Any]:
     return found
 
 
-def health(found: dict[str, Any]) -> dict[str, str]:
+def notes(world: World) -> VectorCollection:
+    return world.collections["notes"]
+
+
+def health(kind: str, found: dict[str, Any]) -> dict[str, str]:
     """Run the script as Argo CD does: on Lua 5.1, with the object as the global `obj`."""
     lua = LuaRuntime(unpack_returned_tuples=True, register_eval=False)
     allowed = {"obj", "ipairs", "pairs", "tostring", "tonumber", "type", "string", "table", "math"}
@@ -169,46 +234,44 @@ def health(found: dict[str, Any]) -> dict[str, str]:
         if name not in allowed:
             lua.globals()[name] = None
     lua.globals()["obj"] = lua.table_from(found, recursive=True)
-    return dict(lua.execute((FOLDER / "health.lua").read_text()))
+    return dict(lua.execute((FOLDER / kind / "health.lua").read_text()))
 
 
-def recorded() -> dict[str, Any]:
-    listed = yaml.safe_load((FOLDER / "health_test.yaml").read_text())["tests"]
-    return {test["inputPath"]: test["healthStatus"] for test in listed}
-
-
-@pytest.mark.parametrize("state", STATES)
-def test_argo_sees_each_state_as_it_is(state: str) -> None:
-    expected, build = STATES[state]
-    found = plain(build())
-    seen = health(found)
+@pytest.mark.parametrize(("kind", "state"), CASES)
+def test_argo_sees_each_state_as_it_is(kind: str, state: str) -> None:
+    expected, build = KINDS[kind][state]
+    found = plain(kind, build())
+    seen = health(kind, found)
     assert seen["status"] == expected, seen
-    path = FOLDER / "testdata" / f"{state}.yaml"
+    path = FOLDER / kind / "testdata" / f"{state}.yaml"
     text = yaml.safe_dump(found, sort_keys=False, width=100, allow_unicode=True)
     if UPDATE:
         path.write_text(text)
     assert path.read_text() == text, "meant? run `make golden`"
 
 
-def test_argos_own_list_of_tests_is_complete_and_says_what_the_script_says() -> None:
-    files = {f"testdata/{state}.yaml": state for state in STATES}
-    said = {path: health(yaml.safe_load((FOLDER / path).read_text())) for path in sorted(files)}
+@pytest.mark.parametrize("kind", KINDS)
+def test_argos_own_list_of_tests_is_complete_and_says_what_the_script_says(kind: str) -> None:
+    folder = FOLDER / kind
+    files = [f"testdata/{state}.yaml" for state in sorted(KINDS[kind])]
+    said = {path: health(kind, yaml.safe_load((folder / path).read_text())) for path in files}
     if UPDATE:
-        tests = [{"healthStatus": said[path], "inputPath": path} for path in sorted(files)]
+        tests = [{"healthStatus": said[path], "inputPath": path} for path in files]
         text = yaml.safe_dump({"tests": tests}, sort_keys=False, width=100, allow_unicode=True)
-        (FOLDER / "health_test.yaml").write_text(text)
-    assert recorded() == said
-    assert {p.name for p in (FOLDER / "testdata").iterdir()} == {f"{s}.yaml" for s in STATES}
+        (folder / "health_test.yaml").write_text(text)
+    listed = yaml.safe_load((folder / "health_test.yaml").read_text())["tests"]
+    assert {test["inputPath"]: test["healthStatus"] for test in listed} == said
+    assert {p.name for p in (folder / "testdata").iterdir()} == {f"{s}.yaml" for s in KINDS[kind]}
 
 
-def test_the_patch_for_argos_config_map_has_the_script_and_only_what_the_crd_has() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_patch_for_argos_config_map_has_the_script_and_only_what_the_crd_has(kind: str) -> None:
     patch = yaml.safe_load((CHARTS / "ullage/files/argocd/argocd-cm.yaml").read_text())["data"]
-    kind = "ullage.dev_ModelDeployment"
-    script = patch[f"resource.customizations.health.{kind}"]
-    assert script.rstrip() == (FOLDER / "health.lua").read_text().rstrip()
-    ignored = yaml.safe_load(patch[f"resource.customizations.ignoreResourceUpdates.{kind}"])
-    known = ModelDeploymentStatus.model_json_schema(by_alias=True)["properties"]
-    for pointer in ignored["jsonPointers"]:
+    script = patch[f"resource.customizations.health.ullage.dev_{kind}"]
+    assert script.rstrip() == (FOLDER / kind / "health.lua").read_text().rstrip()
+    said = patch[f"resource.customizations.ignoreResourceUpdates.ullage.dev_{kind}"]
+    known_fields = STATUSES[kind].model_json_schema(by_alias=True)["properties"]
+    for pointer in yaml.safe_load(said)["jsonPointers"]:
         _, status, name = pointer.split("/")
         assert status == "status"
-        assert name in known
+        assert name in known_fields

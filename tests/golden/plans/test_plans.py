@@ -15,8 +15,10 @@ import yaml
 
 from tests.support.facts import World, heard, known, pod
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pod_report import PodReport
+from ullage_operator.reconcile.collection import decide_collection
 from ullage_operator.reconcile.model import decide_model
 from ullage_operator.reconcile.observed import ProfileView
 from ullage_operator.reconcile.plan import Plan
@@ -37,6 +39,9 @@ def world(case: str) -> World:
     )
     result = World(profile=view).add(
         *(ModelDeployment.model_validate(member) for member in given["resources"])
+    )
+    result.add_collections(
+        *(VectorCollection.model_validate(each) for each in given.get("collections", ()))
     )
     if given.get("poolExists"):
         result.carry_out(decide_pool(result.pool()))
@@ -81,6 +86,9 @@ def rendered(case: str) -> str:
     plans = {"pool": plain(decide_pool(given.pool()))}
     given.carry_out(decide_pool(given.pool()))
     plans |= {name: plain(decide_model(given.model(name))) for name in sorted(given.members)}
+    plans |= {
+        name: plain(decide_collection(given.collection(name))) for name in sorted(given.collections)
+    }
     return yaml.dump(plans, Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
 
 

@@ -24,7 +24,13 @@ pytestmark = pytest.mark.usefixtures("no_crds")
 
 OPERATOR = "ullage-operator"
 MDEP = "modeldeployments.ullage.dev"
+VCOL = "vectorcollections.ullage.dev"
 POOL = "ullage-default"
+FREED = (
+    '[{"op": "add", "path": "/spec/deletionPolicy", "value": "Retain"},'
+    ' {"op": "remove", "path": "/metadata/finalizers"}]'
+)
+"""No pod runs here that would say that the data is gone."""
 SECONDS = 60.0
 
 Permission = tuple[str, str, str]
@@ -109,6 +115,20 @@ def exercise(cluster: Cluster, team: str) -> None:
         "the pod says what it holds",
         lambda: bool(cluster.get_json("pods", "-l", label, *scope)["items"]),
     )
+    cluster.kubectl("apply", "-f", str(EXAMPLES / "search.yaml"), *scope)
+    exists(cluster, f"persistentvolumeclaim/{POOL}-collections", team)
+    policy = '--patch={"spec": {"deletionPolicy": "Delete"}}'
+    cluster.kubectl("patch", VCOL, "notes", "--type=merge", policy, *scope)
+    cluster.wait_for(
+        "its data goes before the collection does",
+        lambda: bool(cluster.get_json(VCOL, "notes", *scope)["metadata"].get("finalizers")),
+    )
+    cluster.wait_for(
+        "the collection has a status",
+        lambda: bool(cluster.get_json(VCOL, "notes", *scope).get("status")),
+    )
+    cluster.kubectl("patch", VCOL, "notes", "--type=json", f"--patch={FREED}", *scope)
+    cluster.kubectl("delete", VCOL, "notes", *scope)
     suspend = '--patch={"spec": {"suspend": true}}'
     cluster.kubectl("patch", MDEP, "guide", "--type=merge", suspend, *scope)
     cluster.wait_for(

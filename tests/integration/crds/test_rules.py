@@ -10,6 +10,12 @@ from e2e.cluster.cluster import Cluster
 from tests.support.operators import MDEP, ROOT
 from ullage_api.crdgen import KINDS, custom_resource_definition
 from ullage_api.kinds.model_source import SCHEME_NAMES, URI_FORMS
+from ullage_api.kinds.vector_collection import (
+    NAME_MESSAGE,
+    URL_MESSAGE,
+    URL_NEEDED_MESSAGE,
+    URL_UNUSED_MESSAGE,
+)
 
 NAMESPACE = "crd-rules"
 TONE = {"name": "tone", "uri": "file:tone.gguf"}
@@ -180,7 +186,32 @@ BAD += [
     ),
 ]
 
-TRANSITIONS = {"pool cannot be changed; create another ModelDeployment in the other pool"}
+TRANSITIONS = {
+    "pool cannot be changed; create another ModelDeployment in the other pool",
+    "pool cannot be changed; create another collection there",
+}
+
+
+def notes(name: str = "notes", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "ullage.dev/v1alpha1",
+        "kind": "VectorCollection",
+        "metadata": {"name": name},
+        "spec": {"pool": "default", "embedding": {"modelDeployment": "embed"}, **spec},
+    }
+
+
+BAD_COLLECTIONS = [
+    (NAME_MESSAGE, notes("1st")),
+    (
+        "pool must be lower-case letters, digits and '-', beginning with a letter",
+        notes(pool="Upper"),
+    ),
+    (URL_NEEDED_MESSAGE, notes(store={"type": "Qdrant"})),
+    (URL_UNUSED_MESSAGE, notes(store={"type": "Embedded", "url": "http://qdrant:6333"})),
+    (URL_MESSAGE, notes(store={"type": "Qdrant", "url": "qdrant:6333"})),
+]
+BAD += BAD_COLLECTIONS
 
 
 @pytest.mark.parametrize(("message", "given"), BAD, ids=[message[:40] for message, _ in BAD])
@@ -192,8 +223,13 @@ def test_a_bad_resource_is_refused_in_our_words(
 
 def test_the_pool_cannot_be_changed(crds: Cluster) -> None:
     crds.apply(manifest("moves"), namespace=NAMESPACE)
-    (message,) = TRANSITIONS
-    assert message in refusal(crds, manifest("moves", pool="other"))
+    assert "pool cannot be changed; create another ModelDeployment in the other pool" in refusal(
+        crds, manifest("moves", pool="other")
+    )
+    crds.apply(notes("moves"), namespace=NAMESPACE)
+    assert "pool cannot be changed; create another collection there" in refusal(
+        crds, notes("moves", pool="other")
+    )
 
 
 @pytest.mark.parametrize(("field", "value"), [("temperature", "word"), ("topP", "1.5")])
@@ -313,7 +349,7 @@ def test_an_unknown_field_is_refused_by_name(crds: Cluster) -> None:
 
 
 def test_every_field_is_explained(crds: Cluster) -> None:
-    for path in ("mdep", "mdep.spec", "mdep.spec.model", "mdep.status"):
+    for path in ("mdep", "mdep.spec", "mdep.spec.model", "mdep.status", "vcol.spec", "vcol.status"):
         text = crds.kubectl("explain", path, "--api-version=ullage.dev/v1alpha1").stdout
         assert "<empty>" not in text.replace("DESCRIPTION:\n    <empty>", "<empty>"), text
     text = crds.kubectl("explain", "mdep.spec").stdout
@@ -334,3 +370,6 @@ def test_short_name_and_category_list_the_resource(crds: Cluster) -> None:
     crds.apply(manifest("listed"), namespace=NAMESPACE)
     for name in ("mdep", "ullage"):
         assert "listed" in crds.kubectl("get", name, "-n", NAMESPACE).stdout
+    crds.apply(notes("shelf"), namespace=NAMESPACE)
+    for name in ("vcol", "ullage"):
+        assert "shelf" in crds.kubectl("get", name, "-n", NAMESPACE).stdout

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
-HEADS = ("| reason", "| field", "| status", "| parameter", "| member")
+HEADS = ("| condition", "| reason", "| field", "| status", "| parameter", "| member")
 """How the first lines of tables begin."""
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -130,8 +130,15 @@ def test_every_conformance_suite_is_told() -> None:
 
 
 def test_every_condition_is_explained() -> None:
-    rows = tables((DOCS / "models.md").read_text(), "## What the status says")
-    explained = {n for row in rows for n in named(row[0])}
+    explained = {
+        name
+        for page, heading in (
+            ("models.md", "## What the status says"),
+            ("collections.md", "## On a cluster"),
+        )
+        for row in tables((DOCS / page).read_text(), heading)
+        for name in named(row[0])
+    }
     assert {kind.value for kind in ConditionType} <= explained
 
 

@@ -6,12 +6,21 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ullage_api.kinds.base import KubeModel, Resource, rule, validations
+from ullage_api.kinds.collection_status import VectorCollectionStatus
 from ullage_api.kinds.columns import Column
-from ullage_api.names import API_VERSION, MAX_NAME_LENGTH, NAME_PATTERN
+from ullage_api.names import API_VERSION, COLLECTION_FINALIZER, MAX_NAME_LENGTH, NAME_PATTERN
 
 MAX_CHUNK_TOKENS = 8192
 DEFAULT_CHUNK_TOKENS = 256
 DEFAULT_OVERLAP_TOKENS = 32
+
+NAME_MESSAGE = (
+    f"metadata.name must be at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', "
+    "beginning with a letter"
+)
+URL_MESSAGE = "store.url must be the http:// or https:// address of the Qdrant server"
+URL_NEEDED_MESSAGE = "store.url is needed for type Qdrant; add the address of the server"
+URL_UNUSED_MESSAGE = "store.url is for type Qdrant; remove it, or change type"
 
 
 class StoreType(StrEnum):
@@ -63,12 +72,21 @@ class FieldType(StrEnum):
     TEXT = "Text"
 
 
+class DeletionPolicy(StrEnum):
+    """What becomes of a collection's data when its resource is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
 class StoreSettings(KubeModel):
     """Where the vectors are kept."""
 
     type: Annotated[
         StoreType,
-        Field(description="Embedded keeps them on the pod's volume; Qdrant on a server, by url."),
+        Field(
+            description="Embedded keeps them on the pod's volume; Qdrant on a server, by url.",
+        ),
     ]
     url: Annotated[
         str | None,
@@ -78,6 +96,7 @@ class StoreSettings(KubeModel):
                 "The server's address, for type Qdrant; its key is looked up by its host in the "
                 "Secret ullage-credentials."
             ),
+            json_schema_extra=validations(rule("self.matches('^https?://')", URL_MESSAGE)),
         ),
     ] = None
 
@@ -148,7 +167,14 @@ class VectorCollectionSpec(KubeModel):
         ),
     ]
     store: Annotated[
-        StoreSettings | None, Field(description="Where the vectors are kept; Embedded if unset.")
+        StoreSettings | None,
+        Field(
+            description="Where the vectors are kept; Embedded if unset.",
+            json_schema_extra=validations(
+                rule("self.type != 'Qdrant' || has(self.url)", URL_NEEDED_MESSAGE),
+                rule("self.type == 'Qdrant' || !has(self.url)", URL_UNUSED_MESSAGE),
+            ),
+        ),
     ] = None
     embedding: Annotated[EmbeddingSettings, Field(description="Where dense vectors come from.")]
     dense: Annotated[DenseSettings | None, Field(description="The dense vectors.")] = None
@@ -174,6 +200,15 @@ class VectorCollectionSpec(KubeModel):
             },
         ),
     ] = None
+    deletion_policy: Annotated[
+        DeletionPolicy | None,
+        Field(
+            description=(
+                "What becomes of the data when this resource is deleted: Retain (if unset) keeps "
+                "it for a collection of the same name; Delete removes it."
+            )
+        ),
+    ] = None
 
 
 class VectorCollection(Resource):
@@ -181,8 +216,73 @@ class VectorCollection(Resource):
 
     PLURAL: ClassVar[str] = "vectorcollections"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("vcol",)
-    COLUMNS: ClassVar[tuple[Column, ...]] = ()
+    COLUMNS: ClassVar[tuple[Column, ...]] = (
+        Column("Model", "string", ".status.model.name", "Model that its vectors come from."),
+        Column("Profile", "string", ".status.profile", "What its index is built for."),
+        Column("Points", "integer", ".status.points", "Points that can be found."),
+        Column(
+            "Ready",
+            "string",
+            '.status.conditions[?(@.type=="Ready")].status',
+            "Whether it answers.",
+        ),
+        Column(
+            "Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why, in a word."
+        ),
+        Column(
+            "In sync",
+            "string",
+            '.status.conditions[?(@.type=="InSync")].status',
+            "Whether it is built as the spec wants it.",
+        ),
+        Column("Age", "date", ".metadata.creationTimestamp", "Time since it was created."),
+        Column("Store", "string", ".status.store", "Where its vectors are.", priority=1),
+        Column(
+            "Dimensions",
+            "integer",
+            ".status.model.dimensions",
+            "Numbers in each dense vector.",
+            priority=1,
+        ),
+        Column("URL", "string", ".status.url", "Its address within the cluster.", priority=1),
+        Column(
+            "Message",
+            "string",
+            '.status.conditions[?(@.type=="Ready")].message',
+            "Why, in words and numbers.",
+            priority=1,
+        ),
+    )
+    RULES: ClassVar[tuple[dict[str, str], ...]] = (
+        rule(
+            f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && "
+            f"self.metadata.name.matches('{NAME_PATTERN}')",
+            NAME_MESSAGE,
+        ),
+    )
 
     api_version: Literal["ullage.dev/v1alpha1"] = API_VERSION
     kind: Literal["VectorCollection"] = "VectorCollection"
     spec: Annotated[VectorCollectionSpec, Field(description="What is wanted.")]
+    status: Annotated[
+        VectorCollectionStatus | None,
+        Field(description="What is so, as the operator last observed it."),
+    ] = None
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether its data is to go before the resource may."""
+        return (
+            self.metadata.deletion_timestamp is not None
+            and COLLECTION_FINALIZER in self.metadata.finalizers
+        )
+
+    @property
+    def effective_profile(self) -> IndexProfile:
+        """The profile in effect."""
+        return self.spec.profile or IndexProfile.BALANCED
+
+    @property
+    def effective_store(self) -> StoreType:
+        """Where its vectors are."""
+        return self.spec.store.type if self.spec.store is not None else StoreType.EMBEDDED

@@ -145,6 +145,41 @@ class ReportedModel(KubeModel):
     """Tokens its engines have generated since the pod began."""
 
 
+class CollectionState(StrEnum):
+    """How far a collection has come on a pod."""
+
+    OPENING = "Opening"
+    READY = "Ready"
+    FAILED = "Failed"
+    """It could not be opened; it is tried again."""
+    DROPPED = "Dropped"
+    """Its data is gone, as was asked."""
+
+
+class ReportedCollection(KubeModel):
+    """One collection on this pod."""
+
+    name: str
+    uid: str = ""
+    generation: int = 0
+    """Generation of the VectorCollection that this entry speaks of."""
+    state: CollectionState = CollectionState.OPENING
+    message: str = ""
+    """Why it is not ready."""
+    differences: tuple[str, ...] = ()
+    """What only a reindex brings about, each with both values."""
+    physical: str | None = None
+    epoch: int | None = None
+    model: str | None = None
+    model_revision: str | None = None
+    dimensions: int | None = None
+    points: int | None = None
+    documents: int | None = None
+    indexed_vectors: int | None = None
+    is_indexed: bool | None = None
+    """Whether the store has nothing left to build; absent until it was asked."""
+
+
 class PodReport(KubeModel):
     """What a pod has and does.
 
@@ -166,6 +201,11 @@ class PodReport(KubeModel):
     """How full the memory is that models are loaded into."""
     devices: tuple[ReportedDevice, ...] = ()
     models: tuple[ReportedModel, ...] = ()
+    collections: tuple[ReportedCollection, ...] = ()
+
+    def collection(self, name: str) -> ReportedCollection | None:
+        """Return the entry of a collection, or None."""
+        return next((c for c in self.collections if c.name == name), None)
 
     def model(self, name: str) -> ReportedModel | None:
         """Return the entry of a model, or None."""

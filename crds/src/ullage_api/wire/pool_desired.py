@@ -97,6 +97,8 @@ class DesiredCollection(KubeModel):
     uid: str = ""
     generation: int = 0
     spec: VectorCollectionSpec
+    dropped: bool = False
+    """Whether its data is to be removed: it is not served any more, and never again."""
 
 
 class Peer(KubeModel):

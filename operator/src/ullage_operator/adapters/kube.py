@@ -46,7 +46,9 @@ JSON_PATCH: Final = "application/json-patch+json"
 
 PLURALS: Final[Mapping[tuple[str, str], str]] = {
     (API_VERSION, "ModelDeployment"): "modeldeployments",
+    (API_VERSION, "VectorCollection"): "vectorcollections",
     ("v1", "ConfigMap"): "configmaps",
+    ("v1", "PersistentVolumeClaim"): "persistentvolumeclaims",
     ("v1", "Pod"): "pods",
     ("v1", "Secret"): "secrets",
     ("v1", "Service"): "services",
@@ -164,8 +166,8 @@ class AioKubeClient:
 
     async def _owned(self, manifest: Manifest, made: RawObject) -> RawObject:
         """Turn our `Update` of an object's fields into an `Apply`, if there is one."""
-        if manifest["kind"] in {"Event", "Secret"}:
-            # Neither ever changes: Events, and the one Secret we POST, which is our own.
+        if manifest["kind"] in {"Event", "Secret", "PersistentVolumeClaim"}:
+            # None ever changes: Events, claims, and the one Secret we POST, which is our own.
             return made
         for _ in range(TRIES):
             index = _update_entry(made)

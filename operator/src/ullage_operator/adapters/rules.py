@@ -23,13 +23,15 @@ _OWNED: Final = ("get", "list", "create", "patch", "delete")
 
 REQUIRED_RULES: Final[tuple[Rule, ...]] = (
     Rule("ullage.dev", ("modeldeployments",), ("get", "list", "watch")),
-    Rule("ullage.dev", ("modeldeployments/status",), ("patch",)),
+    Rule("ullage.dev", ("vectorcollections",), ("get", "list", "watch", "patch")),
+    Rule("ullage.dev", ("modeldeployments/status", "vectorcollections/status"), ("patch",)),
     Rule("apps", ("statefulsets",), (*_OWNED, "watch")),
     Rule("apps", ("controllerrevisions",), ("list", "create", "patch", "delete")),
     Rule("", ("services", "serviceaccounts"), _OWNED),
     Rule("", ("configmaps",), ("get", "create", "patch")),
     Rule("networking.k8s.io", ("networkpolicies",), _OWNED),
     Rule("policy", ("poddisruptionbudgets",), _OWNED),
+    Rule("", ("persistentvolumeclaims",), ("get", "create")),
     Rule("", ("secrets",), ("create", "patch")),
     Rule("", ("pods",), ("list", "watch", "patch")),
     Rule("events.k8s.io", ("events",), ("create",)),

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import httpx
 import structlog
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ullage_api.kinds.base import KubeModel
 from ullage_api.names import canonical_json
-from ullage_api.wire.pod_report import PodReport
+from ullage_api.wire.pod_report import PodReport, ReportedCollection, ReportedModel
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_operator.adapters.metrics import PodMetrics
 from ullage_operator.controller.keys import Key
@@ -49,9 +49,12 @@ class Heard:
     """Models of which it says something new."""
     concerns_pool: bool
     """Whether the desired document may have to be sent, or its sequence raised."""
+    collections: frozenset[str] = frozenset()
+    """Collections of which it says something new."""
 
 
 OnChange = Callable[[Heard], None]
+Entry = TypeVar("Entry", ReportedModel, ReportedCollection)
 
 
 @dataclass(slots=True)
@@ -168,7 +171,7 @@ class HttpPodReports:
             follower.heard_at = self._loop.time()
             after = report.sequence
             heard = difference(pool, before, report)
-            if heard.models or heard.concerns_pool:
+            if heard.models or heard.collections or heard.concerns_pool:
                 self._on_change(heard)
 
     def _has_had_time(self, follower: _Follower) -> bool:
@@ -182,7 +185,8 @@ class HttpPodReports:
         if self._loop.time() - follower.heard_at > REPORT_LIMIT_SECONDS:
             follower.silence_told = True
             models = frozenset(m.name for m in follower.report.models)
-            self._on_change(Heard(pool, models, concerns_pool=False))
+            collections = frozenset(c.name for c in follower.report.collections)
+            self._on_change(Heard(pool, models, concerns_pool=False, collections=collections))
 
     async def _report(self, endpoint: PodEndpoint, token: str, after: int) -> PodReport:
         query = {"after": str(after), "timeoutSeconds": str(POLL_SECONDS)}
@@ -251,17 +255,22 @@ class ReportError(Exception):
 
 def difference(pool: Key, before: PodReport | None, after: PodReport) -> Heard:
     """Return what is new in a report."""
-    old = {m.name: m for m in before.models} if before is not None else {}
-    new = {m.name: m for m in after.models}
-    models = frozenset(n for n in old.keys() | new.keys() if old.get(n) != new.get(n))
+    models = _different(before.models if before is not None else (), after.models)
     if before is None or before.level != after.level:
         # How full the pod is concerns everything on it.
-        models |= new.keys()
+        models |= {m.name for m in after.models}
     concerns_pool = before is None or (
         (before.boot_id, before.acknowledged, before.acknowledged_hash)
         != (after.boot_id, after.acknowledged, after.acknowledged_hash)
     )
-    return Heard(pool, models, concerns_pool)
+    collections = _different(before.collections if before is not None else (), after.collections)
+    return Heard(pool, models, concerns_pool, collections)
+
+
+def _different(before: Sequence[Entry], after: Sequence[Entry]) -> frozenset[str]:
+    """Return the names of the entries that are new, other than before, or gone."""
+    old, new = {e.name: e for e in before}, {e.name: e for e in after}
+    return frozenset(n for n in old.keys() | new.keys() if old.get(n) != new.get(n))
 
 
 def _acknowledge(follower: _Follower, response: httpx.Response) -> None:

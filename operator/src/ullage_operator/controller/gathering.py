@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from pydantic import ValidationError
 
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.names import (
     API_VERSION,
     INTERNAL_PORT,
@@ -16,6 +17,7 @@ from ullage_api.names import (
     POOL_LABEL,
     model_service_name,
     pool_object_name,
+    volume_name,
 )
 from ullage_operator.controller import reading
 from ullage_operator.controller.keys import Key
@@ -27,10 +29,12 @@ from ullage_operator.controller.ports import (
     Profiles,
     RawObject,
 )
+from ullage_operator.reconcile.collection import is_wanted
 from ullage_operator.reconcile.manifests import revisions
 from ullage_operator.reconcile.manifests.common import MODEL_LABEL
 from ullage_operator.reconcile.observed import (
     Child,
+    CollectionObserved,
     ModelObserved,
     OperatorConfig,
     PodView,
@@ -42,6 +46,8 @@ from ullage_operator.reconcile.observed import (
 from ullage_operator.reconcile.tokens import pool_token
 
 log = structlog.get_logger(__name__)
+
+M = TypeVar("M", ModelDeployment, VectorCollection)
 
 CHILD_KINDS: Final = (
     ("v1", "ServiceAccount"),
@@ -69,6 +75,8 @@ class Gatherer:
         selector = f"{POOL_LABEL}={key.name},app.kubernetes.io/managed-by={MANAGED_BY}"
         async with asyncio.TaskGroup() as tasks:
             members = tasks.create_task(self._members(key.namespace, key.name))
+            collections = tasks.create_task(self._collections(key.namespace, key.name))
+            volume = tasks.create_task(self._has_volume(key.namespace, key.name))
             record = tasks.create_task(self._record(key.namespace, key.name))
             pods = tasks.create_task(self._pods(key.namespace, key.name))
             kept = tasks.create_task(self._revisions(key.namespace, f"{POOL_LABEL}={key.name}"))
@@ -78,7 +86,9 @@ class Gatherer:
                 for kind in CHILD_KINDS
             ]
         token = pool_token(self.master_key, key.namespace, key.name)
-        if any(m.metadata.deletion_timestamp is None for m in members.result()):
+        if any(m.metadata.deletion_timestamp is None for m in members.result()) or any(
+            is_wanted(c) for c in collections.result()
+        ):
             self.reports.follow(key, _endpoints(pods.result()), token.value)
         return PoolObserved(
             namespace=key.namespace,
@@ -88,6 +98,8 @@ class Gatherer:
             token=token,
             profile=self.profiles.view(key.name),
             members=members.result(),
+            collections=collections.result(),
+            volume=volume.result(),
             record=record.result(),
             children=tuple(child for task in lists for child in task.result()),
             pods=pods.result(),
@@ -98,7 +110,23 @@ class Gatherer:
     async def resource(self, key: Key) -> ModelDeployment | None:
         """Return a ModelDeployment as it is now, or None when there is none."""
         raw = await self.client.get(API_VERSION, "ModelDeployment", key.namespace, key.name)
-        return _parsed(raw) if raw is not None else None
+        return _parsed(raw, ModelDeployment) if raw is not None else None
+
+    async def collection_resource(self, key: Key) -> VectorCollection | None:
+        """Return a VectorCollection as it is now, or None when there is none."""
+        raw = await self.client.get(API_VERSION, "VectorCollection", key.namespace, key.name)
+        return _parsed(raw, VectorCollection) if raw is not None else None
+
+    def collection(self, resource: VectorCollection, facts: PoolFacts) -> CollectionObserved:
+        """Return all that a collection's plan depends on; the cluster's part is the pool's."""
+        namespace, pool = resource.metadata.namespace, resource.spec.pool
+        return CollectionObserved(
+            resource=resource,
+            now=self.clock.now(),
+            profile=self.profiles.view(pool),
+            pool=facts,
+            reports=self.reports.latest(Key.pool(namespace, pool)),
+        )
 
     async def model(
         self, resource: ModelDeployment, facts: PoolFacts, taken: tuple[str, ...]
@@ -119,8 +147,17 @@ class Gatherer:
 
     async def _members(self, namespace: str, pool: str) -> tuple[ModelDeployment, ...]:
         raws = await self.client.list(API_VERSION, "ModelDeployment", namespace)
-        parsed = (_parsed(raw) for raw in raws)
+        parsed = (_parsed(raw, ModelDeployment) for raw in raws)
         return tuple(m for m in parsed if m is not None and m.spec.pool == pool)
+
+    async def _collections(self, namespace: str, pool: str) -> tuple[VectorCollection, ...]:
+        raws = await self.client.list(API_VERSION, "VectorCollection", namespace)
+        parsed = (_parsed(raw, VectorCollection) for raw in raws)
+        return tuple(c for c in parsed if c is not None and c.spec.pool == pool)
+
+    async def _has_volume(self, namespace: str, pool: str) -> bool:
+        claim = await self.client.get("v1", "PersistentVolumeClaim", namespace, volume_name(pool))
+        return claim is not None
 
     async def _record(self, namespace: str, pool: str) -> PoolRecord | None:
         name = pool_object_name(pool)
@@ -164,13 +201,14 @@ def _is_ours(raw: RawObject, pool: str) -> bool:
     return ours and labels.get(POOL_LABEL) == pool
 
 
-def _parsed(raw: RawObject) -> ModelDeployment | None:
+def _parsed(raw: RawObject, kind: type[M]) -> M | None:
     try:
-        return reading.model_deployment(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         # Written under another CRD than ours. It must not stop the others of its pool.
         log.exception(
-            "modeldeployment unreadable",
+            "resource unreadable",
+            kind=kind.__name__,
             namespace=raw["metadata"].get("namespace"),
             name=raw["metadata"].get("name"),
             problems=error.error_count(),

@@ -9,6 +9,7 @@ class KeyKind(StrEnum):
 
     POOL = "Pool"
     MODEL = "ModelDeployment"
+    COLLECTION = "VectorCollection"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,6 +29,11 @@ class Key:
     def model(cls, namespace: str, name: str) -> "Key":
         """Return the key of a ModelDeployment."""
         return cls(KeyKind.MODEL, namespace, name)
+
+    @classmethod
+    def collection(cls, namespace: str, name: str) -> "Key":
+        """Return the key of a VectorCollection."""
+        return cls(KeyKind.COLLECTION, namespace, name)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"

@@ -8,7 +8,6 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.kinds.revision import Outcome
 from ullage_api.names import HOLDS_LABEL_PREFIX, SPEC_HASH_ANNOTATION, pool_object_name
 from ullage_api.profile import PoolProfile
@@ -29,11 +28,6 @@ M = TypeVar("M", PoolDesired, PoolProfile)
 PULL_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff"})
 CRASHES: Final = 3
 """Restarts from which a pod that is not ready counts as crash looping between two tries too."""
-
-
-def model_deployment(raw: Raw) -> ModelDeployment:
-    """Return a ModelDeployment; raises pydantic's ValidationError on what no CRD of ours allows."""
-    return ModelDeployment.model_validate(raw)
 
 
 def child(raw: Raw, api_version: str, kind: str) -> Child:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from ullage_api.conditions import Reason
+from ullage_api.wire.pool_desired import DesiredCollection
 from ullage_operator.controller.errors import (
     GoneError,
     NameTakenError,
@@ -25,8 +26,15 @@ from ullage_operator.controller.gathering import Gatherer
 from ullage_operator.controller.keys import Key, KeyKind
 from ullage_operator.controller.ports import EventRecorder, KubeClient, Metrics, PodReports
 from ullage_operator.controller.queue import WorkQueue
+from ullage_operator.reconcile.collection import decide_collection, is_wanted, refusals
 from ullage_operator.reconcile.model import decide_model
-from ullage_operator.reconcile.observed import ModelObserved, PoolFacts, PoolNote, PoolObserved
+from ullage_operator.reconcile.observed import (
+    CollectionObserved,
+    ModelObserved,
+    PoolFacts,
+    PoolNote,
+    PoolObserved,
+)
 from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
 from ullage_operator.reconcile.pool import (
     alias_losers,
@@ -78,8 +86,10 @@ class Reconciler:
         """Do all that is to be done for one key now; raises ReconcileError when some failed."""
         if key.kind is KeyKind.POOL:
             await self._pool(key)
-        else:
+        elif key.kind is KeyKind.MODEL:
             await self._model(key)
+        else:
+            await self._collection(key)
 
     def look_at_every_pool(self) -> None:
         """Make every known pool and its members due: something they all depend on has changed."""
@@ -91,7 +101,9 @@ class Reconciler:
 
     async def _pool(self, key: Key) -> None:
         observed = await self.gatherer.pool(key)
-        if all(m.metadata.deletion_timestamp is not None for m in observed.members):
+        if all(m.metadata.deletion_timestamp is not None for m in observed.members) and not any(
+            is_wanted(c) for c in observed.collections
+        ):
             self.reports.forget(key)
             self._pools.pop(key, None)
             self.queue.drop(key)
@@ -137,15 +149,28 @@ class Reconciler:
         """Make the members due whose status shows something of the pool that has changed."""
         now = asyncio.get_running_loop().time()
         pods = tuple(replace(p, age_seconds=0.0, holds=frozenset()) for p in facts.pods)
-        told = (facts.note, facts.refusals, facts.profile, observed.profile, pods)
+        told = (
+            facts.note,
+            facts.refusals,
+            facts.collection_refusals,
+            facts.profile,
+            observed.profile,
+            pods,
+        )
         everybody = told != memory.told or now - memory.announced >= RESYNC_SECONDS[0]
-        before, after = _places(memory.facts), _places(facts)
+        memory_before = memory.facts
+        before, after = _places(memory_before), _places(facts)
         memory.facts, memory.told = facts, told
         memory.announced = now if everybody else memory.announced
         for member in observed.members:
             name = member.metadata.name
             if everybody or before.get(name) != after.get(name):
                 self.queue.add(Key.model(key.namespace, name))
+        asked, asks = _collections(memory_before), _collections(facts)
+        for collection in observed.collections:
+            name = collection.metadata.name
+            if everybody or asked.get(name) != asks.get(name):
+                self.queue.add(Key.collection(key.namespace, name))
 
     # --- Models ---------------------------------------------------------------------------------
 
@@ -200,7 +225,37 @@ class Reconciler:
         if plan.concerns_pool:
             self.queue.add(pool)
 
-    async def _write_status(self, key: Key, observed: ModelObserved, plan: Plan) -> None:
+    # --- Collections ----------------------------------------------------------------------------
+
+    async def _collection(self, key: Key) -> None:
+        resource = await self.gatherer.collection_resource(key)
+        if resource is None:
+            self._written.pop(key, None)
+            self.queue.drop(key)
+            return
+        pool = Key.pool(key.namespace, resource.spec.pool)
+        memory = self._pools.get(pool)
+        if memory is None:
+            self.queue.add(pool)
+            return
+        observed = self.gatherer.collection(resource, memory.facts)
+        observed = replace(observed, written=self._written.get(key))
+        plan = decide_collection(observed)
+        try:
+            for write in plan.applies:
+                await self._write(key, write)
+        except GoneError:
+            self.queue.add_after(key, GONE_SECONDS)
+            return
+        await self._write_status(key, observed, plan)
+        if plan.requeue_after is not None:
+            self.queue.add_after(key, plan.requeue_after)
+
+    # --- All three ------------------------------------------------------------------------------
+
+    async def _write_status(
+        self, key: Key, observed: ModelObserved | CollectionObserved, plan: Plan
+    ) -> None:
         resource = observed.resource
         if plan.status is not None:
             metadata = resource.metadata
@@ -225,8 +280,6 @@ class Reconciler:
         for note in plan.events:
             await self.recorder.record(resource, note)
 
-    # --- Both -----------------------------------------------------------------------------------
-
     async def _write(self, key: Key, write: Apply) -> None:
         if write.verb is Verb.CREATE:
             await self.client.create(write.manifest)
@@ -250,6 +303,7 @@ def facts_of(observed: PoolObserved, plan: Plan) -> PoolFacts:
         profile=profile_in_effect(observed),
         pods=observed.pods,
         refusals=alias_losers(observed.members),
+        collection_refusals=refusals(observed),
         note=plan.note,
     )
 
@@ -257,6 +311,11 @@ def facts_of(observed: PoolObserved, plan: Plan) -> PoolFacts:
 def _places(facts: PoolFacts) -> dict[str, tuple[str, tuple[int, ...]]]:
     models = facts.desired.models if facts.desired is not None else ()
     return {m.name: (m.uid, m.ordinals) for m in models}
+
+
+def _collections(facts: PoolFacts) -> dict[str, DesiredCollection]:
+    asked = facts.desired.collections if facts.desired is not None else ()
+    return {c.name: c for c in asked}
 
 
 def _names(key: Key) -> dict[str, Any]:

@@ -44,14 +44,27 @@ async def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInf
 @kopf.on.event(GROUP, VERSION, "modeldeployments", id="modeldeployment", registry=REGISTRY)
 async def modeldeployment(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """Look at the model, and at its pool unless only the status has changed."""
+    metadata = event["object"]["metadata"]
+    _member(event, memo, Key.model(metadata["namespace"], metadata["name"]))
+
+
+@kopf.on.event(GROUP, VERSION, "vectorcollections", id="vectorcollection", registry=REGISTRY)
+async def vectorcollection(event: Any, memo: kopf.Memo, **_: Any) -> None:
+    """Look at the collection, and at its pool unless only the status has changed."""
+    metadata = event["object"]["metadata"]
+    _member(event, memo, Key.collection(metadata["namespace"], metadata["name"]))
+
+
+def _member(event: Any, memo: kopf.Memo, key: Key) -> None:
     raw, intake = event["object"], _intake(memo)
     metadata = raw["metadata"]
-    intake.add(Key.model(metadata["namespace"], metadata["name"]))
+    intake.add(key)
     state = (
         metadata["uid"],
         metadata.get("generation"),
         (metadata.get("annotations") or {}).get(ROLLBACK_ANNOTATION),
         "deletionTimestamp" in metadata,
+        tuple(metadata.get("finalizers") or ()),
     )
     if event["type"] == "DELETED" or memo.get("state") != state:
         memo["state"] = state

@@ -8,9 +8,13 @@ from typing import Final
 from ullage_api.conditions import Reason
 from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.kinds.revision import Outcome
+from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pod_report import PodReport
 from ullage_api.wire.pool_desired import DesiredRevision, PoolDesired
+
+Member = ModelDeployment | VectorCollection
+"""What names a pool, and is among the owners of its objects."""
 
 REPORT_LIMIT_SECONDS: Final = 60.0
 """Age above which a pod's report counts as missing."""
@@ -159,6 +163,14 @@ class PoolNote:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a collection is not accepted."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class PoolObserved:
     """All that a pool's plan depends on."""
 
@@ -170,6 +182,10 @@ class PoolObserved:
     profile: ProfileView
     members: tuple[ModelDeployment, ...] = ()
     """ModelDeployments that name the pool, those being deleted included."""
+    collections: tuple[VectorCollection, ...] = ()
+    """VectorCollections that name it, likewise."""
+    volume: bool = False
+    """Whether there is a PersistentVolumeClaim for the pool's collections."""
     record: PoolRecord | None = None
     children: tuple[Child, ...] = ()
     pods: tuple[PodView, ...] = ()
@@ -193,6 +209,8 @@ class PoolFacts:
     pods: tuple[PodView, ...] = ()
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Members whose name or alias an older one has, with what to tell them."""
+    collection_refusals: Mapping[str, Refusal] = field(default_factory=dict)
+    """Collections that cannot be acted on."""
     note: PoolNote | None = None
 
 
@@ -211,6 +229,19 @@ class ModelObserved:
     """When this process last wrote its status, if it did."""
     taken: tuple[str, ...] = ()
     """Objects we need whose names belong to somebody else, such as `Service chat-model`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionObserved:
+    """All that a collection's plan depends on."""
+
+    resource: VectorCollection
+    now: datetime
+    profile: ProfileView
+    pool: PoolFacts = PoolFacts()
+    reports: tuple[ReportView, ...] = ()
+    written: datetime | None = None
+    """When this process last wrote its status, if it did."""
 
 
 def effective_profile(view: ProfileView, last: PoolProfile | None) -> PoolProfile | None:

@@ -16,6 +16,7 @@ from ullage_api.names import HOLDS_LABEL_PREFIX
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 from ullage_operator.reconcile import history, turns
+from ullage_operator.reconcile.collection import handed_on, is_wanted, refusals
 from ullage_operator.reconcile.manifests.common import Manifest, spec_hash
 from ullage_operator.reconcile.manifests.configuration import (
     DESIRED_LIMIT,
@@ -30,9 +31,10 @@ from ullage_operator.reconcile.manifests.policies import (
     service_account,
 )
 from ullage_operator.reconcile.manifests.services import client_service, headless_service
-from ullage_operator.reconcile.manifests.stateful_set import stateful_set
+from ullage_operator.reconcile.manifests.stateful_set import collections_claim, stateful_set
 from ullage_operator.reconcile.observed import (
     Child,
+    Member,
     PodView,
     PoolNote,
     PoolObserved,
@@ -69,19 +71,27 @@ def alias_losers(members: Sequence[ModelDeployment]) -> dict[str, str]:
 
 def decide_pool(observed: PoolObserved) -> Plan:
     """Return what is to be done so that the pool is what its members ask for."""
-    owners = by_age(observed.members)
+    models = by_age(observed.members)
+    kept = [c for c in observed.collections if is_wanted(c)]
+    owners: list[Member] = [*models, *kept]
     if not owners:
         return Plan(why=("no member is left; garbage collection removes the pool's objects",))
     profile = profile_in_effect(observed)
     if profile is None:
         return Plan(why=("there is no profile for this pool; its members say so",))
     losers = alias_losers(observed.members)
-    accepted = [m for m in owners if m.metadata.name not in losers]
+    accepted = [m for m in models if m.metadata.name not in losers]
     document, full, why = _document(observed, accepted, profile)
     replicas = pool_size(_demands(observed, accepted), profile.replicas.min, profile.replicas.max)
     secret = token_secret(observed.namespace, observed.pool, observed.token, owners)
-    manifests = _manifests(observed, profile, document, secret, owners, replicas)
+    has_volume = profile.replicas.max == 1 and (bool(document.collections) or observed.volume)
+    manifests = _manifests(
+        observed, profile, document, secret, owners, replicas, has_collections=has_volume
+    )
     applies, waiting = _applies(observed, manifests, secret)
+    if has_volume and not observed.volume:
+        claim = collections_claim(observed.namespace, observed.pool, profile)
+        applies = (Apply(Verb.CREATE, claim, "there is no volume for collections"), *applies)
     push = _push(observed, document)
     waits = [DELETION_SECONDS] * bool(waiting) + [PUSH_SECONDS] * bool(push)
     waits += [MOUNT_SECONDS - p.age_seconds for p in observed.pods if _may_mount_yet(p)]
@@ -175,6 +185,7 @@ def _draft(
             )
             for m in members
         },
+        collections=handed_on(observed.collections, refusals(observed)),
     )
     return document, placement.why
 
@@ -218,8 +229,10 @@ def _manifests(
     profile: PoolProfile,
     document: PoolDesired,
     secret: Manifest,
-    owners: Sequence[ModelDeployment],
+    owners: Sequence[Member],
     replicas: int,
+    *,
+    has_collections: bool,
 ) -> list[Manifest]:
     """Return the pool's readable objects in the order in which they are needed."""
     namespace, pool = observed.namespace, observed.pool
@@ -237,6 +250,7 @@ def _manifests(
             replicas=replicas,
             secret_name=observed.token.secret_name,
             owners=owners,
+            has_collections=has_collections,
         ),
     ]
 

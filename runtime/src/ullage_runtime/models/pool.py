@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Self
 
@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from ullage_api.profile import RuntimeSettings
-from ullage_api.wire.pod_report import PodReport
+from ullage_api.wire.pod_report import PodReport, ReportedCollection
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 from ullage_runtime.core.changes import Changes
 from ullage_runtime.core.decisions import Decision, Decisions
@@ -57,7 +57,8 @@ class ModelPool:
     swaps over a restart; without one they are forgotten with the process. `caches` keep what
     was computed; without them nothing is kept.
 
-    Which collections embed with a model, others may say: see `in_use`, which knows of none.
+    Which collections embed with a model, others may say: see `in_use`, which knows of none; and
+    `collections`, which reports none. Whoever sets that one calls `note_change` when it changes.
 
     Used as `async with ModelPool(...) as pool`, or with `start()` and `close(seconds)`. It must be
     made within a running event loop. It keeps nothing else on disk: who calls `apply` after a
@@ -99,6 +100,7 @@ class ModelPool:
         self._warm = WarmTier(self._governor, self._clock)
         room = Room(self._governor, self._clock, decisions, metrics, self._spare, self._warm)
         self.in_use: InUse = lambda _: ()
+        self.collections: Callable[[], tuple[ReportedCollection, ...]] = lambda: ()
         self._around = Surroundings(
             source=source,
             loader=Loader(
@@ -136,7 +138,7 @@ class ModelPool:
         """Begin to read devices and measure models; models load as documents are applied."""
         if not self._samplers:
             await self._governor.sample(self._clock.monotonic())
-            self._note_change()
+            self.note_change()
             self._samplers = (
                 asyncio.create_task(self._measure_models(), name="models-sampler"),
                 asyncio.create_task(self._read_devices(), name="devices-sampler"),
@@ -165,7 +167,7 @@ class ModelPool:
         self._names = _names(desired.models)
         self._governor.configure(memory_policy(desired.settings, self._memory))
         self._reconcile(desired)
-        self._note_change()
+        self.note_change()
         return True
 
     def _reconcile(self, desired: PoolDesired) -> None:
@@ -187,7 +189,7 @@ class ModelPool:
                 is_here=is_here,
                 waits=waits,
                 around=self._around,
-                on_change=self._note_change,
+                on_change=self.note_change,
             )
 
     def _remove(self, name: str) -> None:
@@ -284,6 +286,7 @@ class ModelPool:
             level=self._governor.level,
             devices=self._governor.report(),
             models=tuple(served.report() for _, served in sorted(self._served.items())),
+            collections=self.collections(),
         )
 
     def decisions(self) -> Sequence[Decision]:
@@ -305,11 +308,11 @@ class ModelPool:
         """Return the names of the models that changed or went since; None if nobody can tell."""
         return self._changes.since(sequence)
 
-    def _note_change(self) -> None:
+    def note_change(self) -> None:
         """Raise the report's sequence if what a resource's status shows has changed."""
         desired = self._desired.sequence if self._desired is not None else 0
         # No model's name is empty; that part is the pod itself.
-        parts: dict[str, object] = {"": (desired, self._governor.levels)}
+        parts: dict[str, object] = {"": (desired, self._governor.levels, self.collections())}
         if self._changes.note(parts | {name: _shown(one) for name, one in self._served.items()}):
             self._wake_readers()
 
@@ -338,7 +341,7 @@ class ModelPool:
             self._around.caches.fit(level)
             if level is not None:
                 self._around.room.relieve(level, self._memory.idle_threshold)
-            self._note_change()
+            self.note_change()
             self._warm.tend(is_calm=self._around.room.is_calm)
 
     async def _keep_spare(self) -> None:

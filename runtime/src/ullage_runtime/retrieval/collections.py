@@ -3,16 +3,17 @@
 import asyncio
 import pathlib
 import re
+import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 
 from ullage_api.kinds.vector_collection import StoreType, VectorCollectionSpec
+from ullage_api.wire.pod_report import CollectionState, ReportedCollection
 from ullage_api.wire.pool_desired import DesiredCollection
 from ullage_runtime.core.backoff import load_delay
 from ullage_runtime.core.errors import (
@@ -25,6 +26,7 @@ from ullage_runtime.retrieval.collection import Collection
 from ullage_runtime.retrieval.edge.owning import ShardOwner
 from ullage_runtime.retrieval.edge.refusals import VolumeError
 from ullage_runtime.retrieval.embedding import Embedder
+from ullage_runtime.retrieval.held import Held
 from ullage_runtime.retrieval.ingest.documents import DocumentsFile, Operation
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion
 from ullage_runtime.retrieval.log.changes import ChangeLog
@@ -42,27 +44,11 @@ from ullage_runtime.retrieval.stores.qdrant import QdrantStore
 log = structlog.stdlib.get_logger(__name__)
 
 RETRY_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 5.0
+"""How often points are counted and stores asked how they are, for the report."""
+OPENING_STATUSES: Final = frozenset({429, 503, 504})
+"""Errors of a model that only has yet to come."""
 _FIRST_EPOCH: Final = 1
-
-
-@dataclass(slots=True)
-class Held:
-    """One wanted collection, and how far it has come."""
-
-    desired: DesiredCollection
-    collection: Collection | None = None
-    ingestion: Ingestion | None = None
-    problem: str = "it is being opened"
-    """Why it is not ready."""
-    differences: list[str] = field(default_factory=list)
-    """What only a reindex would bring about; meanwhile it serves what it has."""
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def model(self) -> str:
-        """Name of the model that embeds, or will."""
-        made = self.collection
-        return self.desired.spec.embedding.model_deployment if made is None else made.model
 
 
 class Collections:
@@ -86,6 +72,9 @@ class Collections:
         self._stores: dict[str, Store] = {}
         self._owner: ShardOwner | None = None
         self._opening = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when what `reported` returns may have changed."""
 
     def names(self) -> list[str]:
         """Return the names of all wanted collections."""
@@ -94,6 +83,10 @@ class Collections:
     def embedding_with(self, models: Sequence[str]) -> list[str]:
         """Return the names of the collections that embed with a model of these names."""
         return [name for name in self.names() if self._held[name].model in models]
+
+    def reported(self) -> tuple[ReportedCollection, ...]:
+        """Return the entry of every wanted collection in the pod's report."""
+        return tuple(self._held[name].reported() for name in self.names())
 
     def held(self, name: str) -> Held:
         """Return a collection, ready or not; raises CollectionNotFound, which lists the names."""
@@ -131,19 +124,30 @@ class Collections:
     async def apply(self, wanted: Sequence[DesiredCollection]) -> None:
         """Begin to bring wanted collections about; what is no longer wanted is closed and kept."""
         by_name = {each.name: each for each in wanted}
-        for name in [each for each in self._held if each not in by_name]:
-            await self._close(self._held.pop(name))
+        for name, old in list(self._held.items()):
+            desired_now = by_name.get(name)
+            if desired_now is None or desired_now.dropped != old.desired.dropped:
+                await self._close(self._held.pop(name))
         for name, desired in by_name.items():
             held = self._held.get(name)
             if held is None:
                 held = self._held[name] = Held(desired)
-                held.task = asyncio.create_task(self._open(held))
-            elif held.desired.spec != desired.spec:
-                held.desired = desired
-                self._take_on(held)
+                bring = self._drop if desired.dropped else self._open
+                held.task = asyncio.create_task(self._brought(held, bring))
+            else:
+                before, held.desired = held.desired, desired
+                if before.spec != desired.spec:
+                    self._take_on(held)
+        if self._held and self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+        self.on_change()
 
     async def close(self) -> None:
         """Close everything; nothing that was accepted is lost."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            self._looking = None
         for held in list(self._held.values()):
             await self._close(held)
         self._held.clear()
@@ -170,25 +174,61 @@ class Collections:
             result.append(f"model is {collection.model}, wanted is {wanted}")
         return result
 
-    async def _open(self, held: Held) -> None:
-        """Open a collection, however often it takes."""
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for held in list(self._held.values()):
+                await held.look()
+            self.on_change()
+
+    async def _brought(self, held: Held, bring: Callable[[Held], Awaitable[None]]) -> None:
+        """Open a collection, or remove its data, however often it takes."""
         attempt = 0
-        while held.collection is None:
+        while True:
             try:
-                await self._opened(held)
+                await bring(held)
             except (ServingError, StoreError, VolumeError, OSError, sqlite3.Error) as error:
                 attempt += 1
                 pause = load_delay(attempt, 0)
                 held.problem = f"{error}"
+                waits = isinstance(error, ServingError) and error.status in OPENING_STATUSES
+                held.state = CollectionState.OPENING if waits else CollectionState.FAILED
                 log.warning(
-                    "a collection cannot be opened",
+                    "a collection cannot be removed"
+                    if held.desired.dropped
+                    else "a collection cannot be opened",
                     collection=held.desired.name,
                     error=held.problem,
                     again_in=pause,
                 )
+                self.on_change()
                 await asyncio.sleep(pause)
+            else:
+                self.on_change()
+                return
 
-    async def _opened(self, held: Held) -> None:
+    async def _drop(self, held: Held) -> None:
+        """Remove all that there is of a collection, the log last: it says what there is."""
+        name = held.desired.name
+        held.problem = "its data is being deleted"
+        folder = self._folder / name
+        path = folder / "log.sqlite"
+        if await asyncio.to_thread(path.exists):
+            store = await self._store(held.desired.spec)
+            changes = ChangeLog(
+                await asyncio.to_thread(LogFile, path, self._now), store, now=self._now
+            )
+            try:
+                routing = await changes.open()
+            finally:
+                await changes.close()
+            for physical in sorted({routing.read, *routing.write} if routing else ()):
+                await store.drop(physical)
+            await asyncio.to_thread(shutil.rmtree, folder)
+        held.state, held.problem = CollectionState.DROPPED, "its data was deleted"
+        log.info("collection removed", collection=name)
+
+    async def _open(self, held: Held) -> None:
         name, spec = held.desired.name, held.desired.spec
         held.problem = "its store is being opened"
         store = await self._store(spec)
@@ -219,6 +259,7 @@ class Collections:
         held.ingestion = Ingestion(collection, documents)
         await held.ingestion.start()
         held.differences = self._differences(held, found.layout)
+        await held.look()
         log.info("collection opened", collection=name, physical=routing.read)
 
     async def _made(self, name: str, spec: VectorCollectionSpec, store: Store) -> Routing:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.names import GROUP, MANAGED_BY, POOL_LABEL, SPEC_HASH_ANNOTATION, short_hash
+from ullage_operator.reconcile.observed import Member
 
 RUNTIME_NAME: Final = "ullage-runtime"
 """Value of `app.kubernetes.io/name` on runtime pods; part of every selector, so never changed."""
@@ -34,7 +34,7 @@ def object_labels(pool: str) -> dict[str, str]:
     }
 
 
-def owner_references(owners: Iterable[ModelDeployment]) -> list[Manifest]:
+def owner_references(owners: Iterable[Member]) -> list[Manifest]:
     """Return references to the owners, by name; garbage collection waits for the last of them.
 
     None is the controller and none blocks its own deletion: the owners share the object.
@@ -58,7 +58,7 @@ def manifest(
     name: str,
     namespace: str,
     labels: Mapping[str, str],
-    owners: Iterable[ModelDeployment],
+    owners: Iterable[Member],
     body: Mapping[str, Any],
     annotations: Mapping[str, str] | None = None,
 ) -> Manifest:
@@ -67,8 +67,9 @@ def manifest(
         "name": name,
         "namespace": namespace,
         "labels": dict(labels),
-        "ownerReferences": owner_references(owners),
     }
+    if references := owner_references(owners):
+        metadata["ownerReferences"] = references
     whole: Manifest = {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
     digest = short_hash({**whole, "annotations": dict(annotations or {})}, length=16)
     metadata["annotations"] = {**(annotations or {}), SPEC_HASH_ANNOTATION: digest}

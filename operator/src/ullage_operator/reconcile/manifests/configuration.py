@@ -4,12 +4,11 @@ import base64
 from collections.abc import Iterable
 from typing import Final
 
-from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.names import GROUP, canonical_json, pool_object_name, short_hash
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_operator.reconcile.manifests.common import Manifest, manifest, object_labels
-from ullage_operator.reconcile.observed import PoolToken
+from ullage_operator.reconcile.observed import Member, PoolToken
 
 DESIRED_KEY: Final = "desired.json"
 PROFILE_KEY: Final = "profile.json"
@@ -31,7 +30,7 @@ def config_map(
     document: PoolDesired,
     profile: PoolProfile,
     secret: Manifest,
-    owners: Iterable[ModelDeployment],
+    owners: Iterable[Member],
 ) -> Manifest:
     """Return the ConfigMap that pods start from, and that outlives the operator's memory.
 
@@ -55,9 +54,7 @@ def config_map(
     )
 
 
-def token_secret(
-    namespace: str, pool: str, token: PoolToken, owners: Iterable[ModelDeployment]
-) -> Manifest:
+def token_secret(namespace: str, pool: str, token: PoolToken, owners: Iterable[Member]) -> Manifest:
     """Return the Secret that pods read their internal token from."""
     return manifest(
         "v1",

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.names import pool_object_name
 from ullage_operator.reconcile.manifests.common import (
     Manifest,
@@ -10,10 +9,10 @@ from ullage_operator.reconcile.manifests.common import (
     object_labels,
     selector_labels,
 )
-from ullage_operator.reconcile.observed import OperatorConfig
+from ullage_operator.reconcile.observed import Member, OperatorConfig
 
 
-def service_account(namespace: str, pool: str, owners: Iterable[ModelDeployment]) -> Manifest:
+def service_account(namespace: str, pool: str, owners: Iterable[Member]) -> Manifest:
     """Return the pods' ServiceAccount; it has no rights and its token is not mounted."""
     return manifest(
         "v1",
@@ -27,7 +26,7 @@ def service_account(namespace: str, pool: str, owners: Iterable[ModelDeployment]
 
 
 def network_policy(
-    namespace: str, pool: str, config: OperatorConfig, owners: Iterable[ModelDeployment]
+    namespace: str, pool: str, config: OperatorConfig, owners: Iterable[Member]
 ) -> Manifest:
     """Return the policy: everybody may call `http`, the operator and the peers `internal`."""
     operator = {
@@ -58,7 +57,7 @@ def network_policy(
     )
 
 
-def disruption_budget(namespace: str, pool: str, owners: Iterable[ModelDeployment]) -> Manifest:
+def disruption_budget(namespace: str, pool: str, owners: Iterable[Member]) -> Manifest:
     """Return the budget by which node drains take one pod of the pool at a time."""
     return manifest(
         "policy/v1",

@@ -18,11 +18,12 @@ from ullage_operator.reconcile.manifests.common import (
     object_labels,
     selector_labels,
 )
+from ullage_operator.reconcile.observed import Member
 
 _CLIENT_PORT: Manifest = {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}
 
 
-def client_service(namespace: str, pool: str, owners: Iterable[ModelDeployment]) -> Manifest:
+def client_service(namespace: str, pool: str, owners: Iterable[Member]) -> Manifest:
     """Return the Service by which clients reach any pod of the pool."""
     return manifest(
         "v1",
@@ -35,7 +36,7 @@ def client_service(namespace: str, pool: str, owners: Iterable[ModelDeployment])
     )
 
 
-def headless_service(namespace: str, pool: str, owners: Iterable[ModelDeployment]) -> Manifest:
+def headless_service(namespace: str, pool: str, owners: Iterable[Member]) -> Manifest:
     """Return the Service that gives each pod its DNS name, ready or not."""
     ports = [
         {"name": "http", "port": HTTP_PORT, "protocol": "TCP", "targetPort": "http"},

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.names import (
     CREDENTIALS_SECRET,
     HTTP_PORT,
     INTERNAL_PORT,
     headless_service_name,
     pool_object_name,
+    volume_name,
 )
 from ullage_api.profile import PoolProfile
 from ullage_operator.reconcile.manifests.common import (
@@ -19,6 +19,7 @@ from ullage_operator.reconcile.manifests.common import (
     selector_labels,
 )
 from ullage_operator.reconcile.manifests.configuration import DESIRED_KEY, TOKEN_KEY
+from ullage_operator.reconcile.observed import Member
 
 USER: Final = 65532
 """The image's user; without rights on any host."""
@@ -32,6 +33,8 @@ KEYS_DIR: Final = "/etc/ullage/keys"
 CREDENTIALS_DIR: Final = "/etc/ullage/credentials"
 CACHE_DIR: Final = "/var/cache/ullage"
 STATE_DIR: Final = "/var/lib/ullage"
+COLLECTIONS_DIR: Final = f"{STATE_DIR}/collections"
+"""The folder of the state folder that the runtime keeps collections in."""
 
 READ_ONLY_MODE: Final = 0o440
 
@@ -43,9 +46,13 @@ def stateful_set(
     *,
     replicas: int,
     secret_name: str,
-    owners: Iterable[ModelDeployment],
+    owners: Iterable[Member],
+    has_collections: bool = False,
 ) -> Manifest:
-    """Return the StatefulSet of a pool's pods; all start and stop at once."""
+    """Return the StatefulSet of a pool's pods; all start and stop at once.
+
+    With `has_collections` its one pod has the pool's volume for them.
+    """
     spec: dict[str, Any] = {
         "replicas": replicas,
         "serviceName": headless_service_name(pool),
@@ -55,7 +62,7 @@ def stateful_set(
         "selector": {"matchLabels": selector_labels(pool)},
         "template": {
             "metadata": {"labels": object_labels(pool)},
-            "spec": pod_spec(pool, profile, secret_name),
+            "spec": pod_spec(pool, profile, secret_name, has_collections=has_collections),
         },
     }
     if profile.cache.storage_class is not None:
@@ -76,7 +83,9 @@ def stateful_set(
     )
 
 
-def pod_spec(pool: str, profile: PoolProfile, secret_name: str) -> Manifest:
+def pod_spec(
+    pool: str, profile: PoolProfile, secret_name: str, *, has_collections: bool
+) -> Manifest:
     """Return what a pod of the pool is made of; it meets PodSecurity's `restricted`."""
     spec: Manifest = {
         "serviceAccountName": pool_object_name(pool),
@@ -99,8 +108,8 @@ def pod_spec(pool: str, profile: PoolProfile, secret_name: str) -> Manifest:
                 "labelSelector": {"matchLabels": selector_labels(pool)},
             }
         ],
-        "containers": [_container(profile)],
-        "volumes": _volumes(pool, profile, secret_name),
+        "containers": [_container(profile, has_collections=has_collections)],
+        "volumes": _volumes(pool, profile, secret_name, has_collections=has_collections),
     }
     optional: dict[str, Any] = {
         "imagePullSecrets": [{"name": name} for name in profile.image_pull_secrets],
@@ -113,7 +122,7 @@ def pod_spec(pool: str, profile: PoolProfile, secret_name: str) -> Manifest:
     return spec | {key: value for key, value in optional.items() if value}
 
 
-def _container(profile: PoolProfile) -> Manifest:
+def _container(profile: PoolProfile, *, has_collections: bool) -> Manifest:
     mounts: list[Manifest] = [
         {"name": "desired", "mountPath": DESIRED_DIR, "readOnly": True},
         {"name": "token", "mountPath": TOKEN_DIR, "readOnly": True},
@@ -122,6 +131,8 @@ def _container(profile: PoolProfile) -> Manifest:
         {"name": "state", "mountPath": STATE_DIR},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
     ]
+    if has_collections:
+        mounts.append({"name": "collections", "mountPath": COLLECTIONS_DIR})
     if profile.auth.secret_name is not None:
         mounts.append({"name": "keys", "mountPath": KEYS_DIR, "readOnly": True})
     return {
@@ -172,7 +183,9 @@ def _environment(profile: PoolProfile) -> list[Manifest]:
     return [*(entry for entry in ours if entry["name"] not in theirs), *profile.env]
 
 
-def _volumes(pool: str, profile: PoolProfile, secret_name: str) -> list[Manifest]:
+def _volumes(
+    pool: str, profile: PoolProfile, secret_name: str, *, has_collections: bool
+) -> list[Manifest]:
     volumes: list[Manifest] = [
         {
             "name": "desired",
@@ -197,6 +210,9 @@ def _volumes(pool: str, profile: PoolProfile, secret_name: str) -> list[Manifest
     ]
     if profile.cache.storage_class is None:
         volumes.append({"name": "cache", "emptyDir": {"sizeLimit": profile.cache.size}})
+    if has_collections:
+        claim = {"claimName": volume_name(pool)}
+        volumes.append({"name": "collections", "persistentVolumeClaim": claim})
     if profile.auth.secret_name is not None:
         keys = {"secretName": profile.auth.secret_name, "defaultMode": READ_ONLY_MODE}
         volumes.append({"name": "keys", "secret": keys})
@@ -212,6 +228,29 @@ def _cache_claim(profile: PoolProfile) -> Manifest:
             "resources": {"requests": {"storage": profile.cache.size}},
         },
     }
+
+
+def collections_claim(namespace: str, pool: str, profile: PoolProfile) -> Manifest:
+    """Return the claim to the volume that keeps a pool's collections.
+
+    It has no owner: what was kept outlives the pool, and its next collection finds it there. It is
+    made once and never changed; whoever needs more room enlarges it.
+    """
+    spec: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": profile.collections.size}},
+    }
+    if profile.collections.storage_class is not None:
+        spec["storageClassName"] = profile.collections.storage_class
+    return manifest(
+        "v1",
+        "PersistentVolumeClaim",
+        name=volume_name(pool),
+        namespace=namespace,
+        labels=object_labels(pool),
+        owners=(),
+        body={"spec": spec},
+    )
 
 
 def _probe(path: str, *, period: int, failures: int) -> Manifest:

@@ -29,7 +29,8 @@ from ullage_runtime.http.retrieval.schema import (
 )
 from ullage_runtime.http.services import Services
 from ullage_runtime.retrieval.collection import Change, Collection
-from ullage_runtime.retrieval.collections import Collections, Held
+from ullage_runtime.retrieval.collections import Collections
+from ullage_runtime.retrieval.held import Held
 from ullage_runtime.retrieval.ingest.documents import Document, Kept, Operation
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion, checked_metadata
 from ullage_runtime.retrieval.points import checked_id, checked_ids, checked_payload, shown_payload

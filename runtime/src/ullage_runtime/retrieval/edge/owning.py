@@ -60,14 +60,22 @@ class ShardOwner:
         await self._spawn()
         opened = asyncio.create_task(self._opened())
         ended = asyncio.create_task(self._ended())
+        try:
+            await self._until_answered(opened, ended)
+        except BaseException:
+            opened.cancel()
+            await self.close()
+            await asyncio.gather(opened, ended, return_exceptions=True)
+            raise
+        self._watch = asyncio.create_task(self._watched(ended))
+
+    async def _until_answered(
+        self, opened: "asyncio.Task[None]", ended: "asyncio.Task[int]"
+    ) -> None:
         await asyncio.wait({opened, ended}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
-            opened.cancel()
-            await asyncio.gather(opened, return_exceptions=True)
-            self._socket.close()
             raise _refusal(ended.result(), self._last_words)
         await opened
-        self._watch = asyncio.create_task(self._watched(ended))
 
     async def close(self) -> None:
         """Let it write everything out and end; kill it when it takes too long."""

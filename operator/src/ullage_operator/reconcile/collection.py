@@ -1,0 +1,454 @@
+"""A collection's plan: its finalizer, its status and its Events.
+
+What the conditions say:
+
+- `Accepted`: whether the spec can be acted on at all.
+- `InSync`: whether the collection is built as the spec wants it; what only a reindex would change
+  is left as it is, and named.
+- `Indexed`: whether the store has nothing left to build.
+- `Ready`: whether it answers. Unknown while it is being opened or its pod is away, False when it is
+  refused or its store cannot be used.
+"""
+# ruff: noqa: D401 - a policy's docstring names the state it speaks of, as its sentence would
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ullage_api import conditions
+from ullage_api.checks import model_problem
+from ullage_api.conditions import Condition, ConditionType, Reason
+from ullage_api.kinds.collection_status import EmbeddedBy, VectorCollectionStatus
+from ullage_api.kinds.vector_collection import DeletionPolicy, VectorCollection
+from ullage_api.names import COLLECTION_FINALIZER, collection_url, pod_name
+from ullage_api.wire.pod_report import CollectionState, ReportedCollection
+from ullage_api.wire.pool_desired import DesiredCollection
+from ullage_operator.reconcile.observed import (
+    CollectionObserved,
+    PodView,
+    PoolObserved,
+    Refusal,
+    ReportView,
+    effective_profile,
+)
+from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
+from ullage_operator.reconcile.quantities import rfc3339
+from ullage_operator.reconcile.snapshot import RESTLESS_SECONDS, Finding, Status
+
+MESSAGE_LIMIT: Final = 1024
+SETTLE_SECONDS: Final = 1.0
+"""Time after which a collection whose pod has not reported yet is looked at again."""
+
+COUNTS: Final = ("points", "documents", "indexed_vectors")
+"""What of a status comes and goes with the traffic."""
+
+
+def refusals(observed: PoolObserved) -> dict[str, Refusal]:
+    """Return the collections of a pool that cannot be acted on, with what to tell them.
+
+    One whose model is missing is handed to the pod all the same: it has its documents and its
+    words, and the model may come.
+    """
+    profile = effective_profile(
+        observed.profile, observed.record.profile if observed.record is not None else None
+    )
+    models = [m for m in observed.members if m.metadata.deletion_timestamp is None]
+    found: dict[str, Refusal] = {}
+    for collection in observed.collections:
+        name = collection.metadata.name
+        if profile is not None and profile.replicas.max > 1:
+            found[name] = Refusal(
+                Reason.POOL_HAS_REPLICAS,
+                f"pool {observed.pool!r} may have {profile.replicas.max} pods, and collections "
+                "need a pool with one, which orders their writes; use a pool whose profile has "
+                "replicas.max 1",
+            )
+        elif problem := model_problem(collection.spec, models):
+            found[name] = Refusal(Reason.UNKNOWN_MODEL, problem)
+    return found
+
+
+def handed_on(
+    collections: Iterable[VectorCollection], refused: Mapping[str, Refusal]
+) -> list[VectorCollection]:
+    """Return the collections that the pool's pod is told of."""
+    outcast = {n for n, r in refused.items() if r.reason is Reason.POOL_HAS_REPLICAS}
+    return [c for c in collections if is_wanted(c) and c.metadata.name not in outcast]
+
+
+def is_wanted(resource: VectorCollection) -> bool:
+    """Whether a collection still has a say in its pool: it is there, or its data is to go first."""
+    return resource.metadata.deletion_timestamp is None or resource.is_dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One collection and everything around it that its conditions speak of."""
+
+    observed: CollectionObserved
+    placed: DesiredCollection | None
+    """What the pool's document asks for of it."""
+    pod: PodView | None
+    view: ReportView | None
+    entry: ReportedCollection | None
+    """What its pod says of this very VectorCollection, if it was heard of late."""
+
+    @property
+    def resource(self) -> VectorCollection:
+        """The resource."""
+        return self.observed.resource
+
+    @property
+    def previous(self) -> VectorCollectionStatus:
+        """The status as it stands."""
+        return self.resource.status or VectorCollectionStatus()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its pod takes requests."""
+        return self.pod is not None and self.pod.ready and not self.pod.deleting
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what the pod says is of the spec as it is now."""
+        entry = self.entry
+        return entry is not None and entry.generation == self.resource.metadata.generation
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its pod, if it is up, has reported or has had time to."""
+        return not self.is_up or (self.view is not None and self.view.is_settled)
+
+
+Policy = Callable[[Seen], Finding | None]
+
+
+def seen(observed: CollectionObserved) -> Seen:
+    """Return a collection as its policies see it."""
+    metadata, pool = observed.resource.metadata, observed.pool
+    desired = pool.desired.collections if pool.desired is not None else ()
+    placed = next((c for c in desired if c.name == metadata.name), None)
+    name = pod_name(observed.resource.spec.pool, 0)
+    pod = next((p for p in pool.pods if p.name == name), None)
+    view = next((v for v in observed.reports if v.pod == name), None)
+    report = view.fresh if view is not None else None
+    entry = report.collection(metadata.name) if report is not None else None
+    return Seen(
+        observed=observed,
+        placed=placed if placed is not None and placed.uid == metadata.uid else None,
+        pod=pod,
+        view=view,
+        entry=entry if entry is not None and entry.uid == metadata.uid else None,
+    )
+
+
+def decide_collection(observed: CollectionObserved) -> Plan:
+    """Return what is to be done about one VectorCollection."""
+    s = seen(observed)
+    finalizer = _finalizer(s)
+    if s.resource.metadata.deletion_timestamp is not None and not s.resource.is_dropped:
+        return Plan(why=("it is being deleted, and its data stays",))
+    if _is_gone(s):
+        return Plan(applies=finalizer, why=("its data is gone",))
+    if not s.is_settled and s.previous.conditions:
+        return Plan(
+            applies=finalizer, requeue_after=SETTLE_SECONDS, why=("waiting for its pod's report",)
+        )
+    status = desired_status(s)
+    wait = _held_seconds(s)
+    calm = _without_counts(s, status) if wait else status
+    changed = calm.to_wire() != s.previous.to_wire()
+    looks = [wait if calm != status else None, None if s.is_settled else SETTLE_SECONDS]
+    return Plan(
+        applies=finalizer,
+        status=calm.to_wire() if changed else None,
+        events=_events(s.previous.conditions or (), calm.conditions or ()),
+        requeue_after=min((each for each in looks if each), default=None),
+    )
+
+
+def _finalizer(s: Seen) -> tuple[Apply, ...]:
+    """Return how the finalizer comes and goes: it holds the resource until its data is gone."""
+    metadata = s.resource.metadata
+    has = COLLECTION_FINALIZER in metadata.finalizers
+    deleting = metadata.deletion_timestamp is not None
+    wanted = s.resource.spec.deletion_policy is DeletionPolicy.DELETE
+    if deleting:
+        wanted = has and not _is_gone(s)
+    if has == wanted:
+        return ()
+    manifest = {
+        "apiVersion": s.resource.api_version,
+        "kind": s.resource.kind,
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+            "finalizers": [COLLECTION_FINALIZER] if wanted else [],
+        },
+    }
+    why = "its data goes before it does" if wanted else "nothing has to go before it"
+    return (Apply(Verb.APPLY, manifest, why),)
+
+
+def _is_gone(s: Seen) -> bool:
+    """Whether its data was to go and is gone, or was never made."""
+    if not s.resource.is_dropped:
+        return False
+    if s.placed is None and not s.previous.physical_collection:
+        return True
+    return s.entry is not None and s.entry.state is CollectionState.DROPPED
+
+
+def _held_seconds(s: Seen) -> float:
+    """Return for how long yet the counts are shown as they were when status was last written."""
+    written = s.observed.written
+    if written is None:
+        return 0.0
+    return max(0.0, RESTLESS_SECONDS - (s.observed.now - written).total_seconds())
+
+
+def _without_counts(s: Seen, status: VectorCollectionStatus) -> VectorCollectionStatus:
+    """Return a status with the counts of before, unless there were none."""
+    if s.previous.points is None:
+        return status
+    return status.model_copy(update={name: getattr(s.previous, name) for name in COUNTS})
+
+
+def desired_status(s: Seen) -> VectorCollectionStatus:
+    """Return the whole status that is so."""
+    resource, before, entry = s.resource, s.previous, s.entry
+    metadata, spec = resource.metadata, resource.spec
+    found = [_condition(s, kind, chain) for kind, chain in CHAINS]
+    current = conditions.merged(before.conditions or (), found, now=rfc3339(s.observed.now))
+    known = entry if entry is not None and entry.physical is not None else None
+    model = before.model
+    if known is not None and known.model is not None and known.dimensions is not None:
+        model = EmbeddedBy(
+            name=known.model, revision=known.model_revision, dimensions=known.dimensions
+        )
+    counts = {name: getattr(known, name, None) for name in COUNTS}
+    return VectorCollectionStatus(
+        observed_generation=metadata.generation,
+        conditions=list(current),
+        url=collection_url(metadata.namespace, spec.pool, metadata.name),
+        profile=resource.effective_profile.value,
+        store=resource.effective_store.value,
+        model=model,
+        physical_collection=known.physical if known else before.physical_collection,
+        epoch=known.epoch if known else before.epoch,
+        **{
+            name: getattr(before, name) if count is None else count
+            for name, count in counts.items()
+        },
+    )
+
+
+def _condition(s: Seen, kind: ConditionType, chain: tuple[Policy, ...]) -> Condition:
+    said = _finding(s, chain)
+    text = said.message
+    return Condition(
+        type=kind.value,
+        status=said.status,
+        reason=said.reason.value,
+        message=text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…",
+        observed_generation=s.resource.metadata.generation,
+        last_transition_time="",
+    )
+
+
+def _finding(s: Seen, chain: tuple[Policy, ...]) -> Finding:
+    for policy in chain:
+        said = policy(s)
+        if said is not None:
+            return said
+    raise AssertionError("a chain of policies must end with one that always speaks")
+
+
+# --- Accepted ---------------------------------------------------------------------------------
+
+
+def unknown_pool(s: Seen) -> Finding | None:
+    """There is no profile, and there never was a good one."""
+    view = s.observed.profile
+    if effective_profile(view, s.observed.pool.profile) is not None:
+        return None
+    pool, known = s.resource.spec.pool, ", ".join(view.known) or "none"
+    what = f"the profile of pool {pool!r} is not valid ({view.error})" if view.exists else ""
+    what = what or f"there is no pool {pool!r}"
+    return Finding("False", Reason.UNKNOWN_POOL, f"{what}; known pools: {known}")
+
+
+def refused(s: Seen) -> Finding | None:
+    """The pool cannot hold it, or has no model for it."""
+    found = s.observed.pool.collection_refusals.get(s.resource.metadata.name)
+    return Finding("False", found.reason, found.message) if found is not None else None
+
+
+def pool_problem(s: Seen) -> Finding | None:
+    """The pool's own reconcile met something that concerns everybody in it."""
+    note = s.observed.pool.note
+    if note is None or note.models:
+        return None
+    status: Status = "True" if note.reason is Reason.PROFILE_MISSING else "False"
+    return Finding(status, note.reason, note.message)
+
+
+def accepted(s: Seen) -> Finding:
+    """Nothing speaks against it."""
+    pool = s.resource.spec.pool
+    return Finding("True", Reason.ACCEPTED, f"the spec is valid and pool {pool!r} exists")
+
+
+ACCEPTED: Final[tuple[Policy, ...]] = (unknown_pool, refused, pool_problem, accepted)
+
+
+def not_accepted(s: Seen) -> Finding | None:
+    """What is refused is not ready either, for the same reason."""
+    said = _finding(s, ACCEPTED)
+    return said if said.status == "False" else None
+
+
+# --- Ready ------------------------------------------------------------------------------------
+
+
+def deleting(s: Seen) -> Finding | None:
+    """Its data is being deleted."""
+    if not s.resource.is_dropped:
+        return None
+    why = s.entry.message if s.entry is not None else "waiting for its pod"
+    return Finding("False", Reason.DELETING, f"deletionPolicy is Delete: {why}")
+
+
+def pod_away(s: Seen) -> Finding | None:
+    """Its pod is not up."""
+    if s.is_up:
+        return None
+    pod = s.pod
+    if pod is None:
+        return Finding("Unknown", Reason.WAITING_FOR_PODS, "its pod does not exist yet")
+    why = f"{pod.trouble}: {pod.trouble_message}" if pod.trouble else "it is not ready yet"
+    return Finding("Unknown", Reason.WAITING_FOR_PODS, f"pod {pod.name}: {why.rstrip(': ')}")
+
+
+def silent(s: Seen) -> Finding | None:
+    """Its pod is up and has not reported for a while: what was so before is believed."""
+    view = s.view
+    if view is None or not view.is_settled or view.fresh is not None:
+        return None
+    before = conditions.find(s.previous.conditions or (), ConditionType.READY)
+    status: Status = before.status if before is not None else "Unknown"
+    return Finding(status, Reason.REPORTS_MISSING, f"pod {view.pod} has not reported for a while")
+
+
+def pending(s: Seen) -> Finding | None:
+    """Its pod has not said anything of this spec yet."""
+    if s.is_current:
+        return None
+    before = conditions.find(s.previous.conditions or (), ConditionType.READY)
+    message = "its pod has not seen this version of the spec yet"
+    if before is not None and before.status == "True" and s.entry is not None:
+        return Finding("True", Reason.SERVING, before.message)
+    return Finding("Unknown", Reason.PENDING, message)
+
+
+def failed(s: Seen) -> Finding | None:
+    """It cannot be opened, or its store went away."""
+    entry = s.entry
+    if entry is None or entry.state is not CollectionState.FAILED:
+        return None
+    return Finding("False", Reason.STORE_UNAVAILABLE, entry.message)
+
+
+def opening(s: Seen) -> Finding | None:
+    """It is being opened, or waits for its model."""
+    entry = s.entry
+    if entry is None or entry.state is CollectionState.READY:
+        return None
+    return Finding("Unknown", Reason.OPENING, entry.message)
+
+
+def serving(s: Seen) -> Finding:
+    """It answers."""
+    return Finding("True", Reason.SERVING, f"answers on {pod_name(s.resource.spec.pool, 0)}")
+
+
+# --- InSync and Indexed -----------------------------------------------------------------------
+
+
+def unheard(s: Seen) -> Finding | None:
+    """Nobody says, so what was known stays so."""
+    if s.is_current and s.entry is not None and s.entry.physical is not None:
+        return None
+    return Finding("Unknown", Reason.PENDING, "the collection is not open yet")
+
+
+def needs_reindex(s: Seen) -> Finding | None:
+    """The spec wants what only a reindex brings about."""
+    entry = s.entry
+    if entry is None or not entry.differences:
+        return None
+    message = f"{'; '.join(entry.differences)}; it serves what it has until it is reindexed"
+    return Finding("False", Reason.NEEDS_REINDEX, message)
+
+
+def in_sync(s: Seen) -> Finding:  # noqa: ARG001 - a policy
+    """It is as the spec wants it."""
+    return Finding("True", Reason.IN_SYNC, "it is built as the spec wants it")
+
+
+def indexing(s: Seen) -> Finding | None:
+    """The store is building."""
+    if s.entry is None or s.entry.is_indexed:
+        return None
+    if s.entry.is_indexed is None:
+        return Finding("Unknown", Reason.PENDING, "the store was not asked yet")
+    message = "the store is building the index; searches are complete, and slower meanwhile"
+    return Finding("False", Reason.INDEXING, message)
+
+
+def indexed(s: Seen) -> Finding:  # noqa: ARG001 - a policy
+    """There is nothing left to build."""
+    return Finding("True", Reason.INDEXED, "the store has nothing left to build")
+
+
+CHAINS: Final[tuple[tuple[ConditionType, tuple[Policy, ...]], ...]] = (
+    (
+        ConditionType.READY,
+        (deleting, not_accepted, pod_away, silent, pending, failed, opening, serving),
+    ),
+    (ConditionType.ACCEPTED, ACCEPTED),
+    (ConditionType.IN_SYNC, (unheard, needs_reindex, in_sync)),
+    (ConditionType.INDEXED, (unheard, indexing, indexed)),
+)
+
+_TOLD: Final = frozenset(
+    {
+        Reason.SERVING,
+        Reason.NEEDS_REINDEX,
+        Reason.STORE_UNAVAILABLE,
+        Reason.POOL_HAS_REPLICAS,
+        Reason.UNKNOWN_MODEL,
+        Reason.UNKNOWN_POOL,
+        Reason.REPORTS_MISSING,
+        Reason.DELETING,
+        Reason.NAME_TAKEN,
+        Reason.IN_SYNC,
+    }
+)
+"""Reasons that are worth an Event when a condition comes to them."""
+
+
+def _events(before: Iterable[Condition], after: Iterable[Condition]) -> tuple[EventNote, ...]:
+    """Return one Event for each thing that has become so."""
+    notes: dict[str, EventNote] = {}
+    for condition in after:
+        old = conditions.find(before, condition.type)
+        if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
+            continue
+        if condition.reason in _TOLD:
+            warning = condition.status == "False" and condition.reason != Reason.DELETING
+            notes.setdefault(
+                condition.reason, EventNote(condition.reason, condition.message, warning)
+            )
+    return tuple(notes.values())

@@ -1,0 +1,90 @@
+"""A wanted collection on this pod: how far it has come, and what its report says."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from ullage_api.wire.pod_report import CollectionState, ReportedCollection
+from ullage_api.wire.pool_desired import DesiredCollection
+from ullage_runtime.core.errors import ServingError
+from ullage_runtime.retrieval.collection import Collection
+from ullage_runtime.retrieval.ingest.ingestion import Ingestion
+from ullage_runtime.retrieval.stores.port import StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a collection had when it was last looked at."""
+
+    points: int
+    documents: int
+    indexed_vectors: int
+    is_indexed: bool
+
+
+@dataclass(slots=True)
+class Held:
+    """One wanted collection, and how far it has come."""
+
+    desired: DesiredCollection
+    collection: Collection | None = None
+    ingestion: Ingestion | None = None
+    state: CollectionState = CollectionState.OPENING
+    problem: str = "it is being opened"
+    """Why it is not ready."""
+    differences: list[str] = field(default_factory=list)
+    """What only a reindex would bring about; meanwhile it serves what it has."""
+    sample: Sample | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def model(self) -> str:
+        """Name of the model that embeds, or will."""
+        made = self.collection
+        return self.desired.spec.embedding.model_deployment if made is None else made.model
+
+    async def look(self) -> None:
+        """Count what there is; a store that does not answer is what the report then says."""
+        collection, ingestion = self.collection, self.ingestion
+        if collection is None or ingestion is None:
+            return
+        try:
+            count = await collection.count()
+            documents = await ingestion.count()
+            found = await collection.store.describe(collection.physical)
+        except (ServingError, StoreError) as error:
+            self.state, self.problem = CollectionState.FAILED, str(error)
+            return
+        if found is None:
+            self.state = CollectionState.FAILED
+            self.problem = f"the store has no {collection.physical!r} any more"
+            return
+        self.state, self.problem = CollectionState.READY, ""
+        self.sample = Sample(count, documents, found.indexed_vectors, found.is_optimised)
+
+    def reported(self) -> ReportedCollection:
+        """Return its entry in the pod's report."""
+        desired, collection, sample = self.desired, self.collection, self.sample
+        entry = ReportedCollection(
+            name=desired.name,
+            uid=desired.uid,
+            generation=desired.generation,
+            state=self.state,
+            message=self.problem,
+        )
+        if collection is None:
+            return entry
+        routing = collection.changes.routing
+        return entry.model_copy(
+            update={
+                "differences": tuple(self.differences),
+                "physical": routing.read,
+                "epoch": routing.epoch,
+                "model": collection.model,
+                "model_revision": routing.model.get("revision"),
+                "dimensions": collection.layout.dimensions,
+                "points": sample.points if sample else None,
+                "documents": sample.documents if sample else None,
+                "indexed_vectors": sample.indexed_vectors if sample else None,
+                "is_indexed": sample.is_indexed if sample else None,
+            }
+        )
