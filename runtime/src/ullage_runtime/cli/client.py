@@ -76,6 +76,23 @@ class ApiClient:
         """Return the server's models; raises CliError."""
         return list(self._asked("GET", "/v1/models")["data"])
 
+    def collections(self) -> list[dict[str, Any]]:
+        """Return the server's collections; raises CliError."""
+        return list(self._asked("GET", "/v1/collections")["collections"])
+
+    def search(self, collection: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Search a collection; raises CliError."""
+        return self._asked("POST", f"{_path(collection)}/search", json=body)
+
+    def ingest(self, collection: str, documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Have a collection take documents in; return the operation; raises CliError."""
+        body = {"documents": list(documents)}
+        return self._asked("POST", f"{_path(collection)}/documents", json=body)
+
+    def operation(self, name: str) -> dict[str, Any]:
+        """Return how far the documents of a call have come; raises CliError."""
+        return self._asked("GET", f"/v1/operations/{quote(name, safe='')}")
+
     def cache_stats(self) -> dict[str, Any]:
         """Return what the server's caches hold and how they helped; raises CliError."""
         return self._asked("GET", "/cache/stats")
@@ -144,6 +161,10 @@ class ApiClient:
                 "start a server with `ullage up FILE`, or name another with --url",
             )
         return CliError(f"{self.url}: {str(error) or type(error).__name__}")
+
+
+def _path(collection: str) -> str:
+    return f"/v1/collections/{quote(collection, safe='')}"
 
 
 def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:

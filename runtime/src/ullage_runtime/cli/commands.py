@@ -13,6 +13,7 @@ from ullage_runtime.cli import (
     doctor,
     inspecting,
     listing,
+    retrieval,
     rollout,
     up,
 )
@@ -57,6 +58,9 @@ app.command("top")(top.top)
 app.command("ab")(rollout.ab)
 app.command("rollback")(rollout.rollback)
 app.command("models")(listing.models)
+app.command("collections")(retrieval.collections)
+app.command("search")(retrieval.search)
+app.command("ingest")(retrieval.ingest)
 app.add_typer(caches.cache, name="cache")
 app.command("config")(listing.config)
 app.command("inspect")(inspecting.inspect)

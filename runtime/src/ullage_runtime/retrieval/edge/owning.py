@@ -57,7 +57,11 @@ class ShardOwner:
 
     async def start(self) -> None:
         """Start it; raises VolumeInUse or VolumeError when it cannot own the folder."""
-        await self._spawn()
+        try:
+            await self._spawn()
+        except BaseException:
+            await self.close()
+            raise
         opened = asyncio.create_task(self._opened())
         ended = asyncio.create_task(self._ended())
         try:
