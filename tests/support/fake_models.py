@@ -156,6 +156,7 @@ class FakeEngine:
         self._engines = engines
         self.path = path
         self.pid = pid
+        self.starts_alone = False
         self.over = asyncio.Event()
         self.running = 0
         self.is_loaded = False

@@ -514,8 +514,10 @@ async def test_positions_are_counted_as_the_family_does(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_for_any_engine_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(LoadError, match=r"holds: model.safetensors; GGUF and ONNX can"):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(
+        LoadError, match=r"holds: pytorch_model.bin; GGUF, ONNX and safetensors can"
+    ):
         engine_of(str(tmp_path))
 
 

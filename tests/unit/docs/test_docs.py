@@ -20,7 +20,7 @@ from ullage_api.kinds.vector_collection import VectorCollection, VectorCollectio
 from ullage_api.profile import PoolProfile
 from ullage_runtime.cli.commands import app
 from ullage_runtime.core.errors import ServingError
-from ullage_runtime.engines.llamacpp.grammar import HONOURED
+from ullage_runtime.engines.prompting.grammar import HONOURED
 from ullage_runtime.http.errors import MethodNotAllowed, UnknownPath
 from ullage_runtime.http.openai.schema import ChatRequest, CompletionRequest
 from ullage_runtime.http.retrieval.schema import SearchBody

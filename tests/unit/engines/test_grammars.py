@@ -7,7 +7,7 @@ import pytest
 
 from ullage_runtime.core.domain import Sampling
 from ullage_runtime.core.errors import InvalidRequest
-from ullage_runtime.engines.llamacpp.grammar import gbnf_of_schema, grammar_of
+from ullage_runtime.engines.prompting.grammar import gbnf_of_schema, grammar_of
 
 KNOWN = [
     {},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ullage_runtime.engines.llamacpp.prompts import CHATML
+from ullage_runtime.engines.prompting.prompts import CHATML
 from ullage_runtime.engines.templates.environment import MAX_TEXT, Template, TemplateFailed
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <b>"}]

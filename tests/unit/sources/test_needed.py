@@ -151,3 +151,9 @@ def test_a_trees_digest_is_that_of_the_list_that_sha256sum_prints() -> None:
     assert [file.name for file in tree.files] == ["a.json", "b/c.onnx"]
     assert tree.size == 3
     assert tree.sha256 == "5561fb6054eb1e75f67d4f63bd7f6df3b94eff98358be8d34b53b684e7b92612"
+
+
+def test_an_adapter_in_a_folder_is_its_tensors_and_its_settings() -> None:
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"]
+    found = needed(names, None, "it")
+    assert found == Needed(("adapter_config.json", "adapter_model.safetensors"), None)

@@ -65,6 +65,14 @@ class EngineSettings(KubeModel):
         int | None,
         Field(ge=-1, le=10000, description="Layers on the GPU. Unset or -1: all that it has."),
     ] = None
+    tensor_parallel: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=16,
+            description="GPUs of the pod that a model in safetensors is divided among. Unset: 1.",
+        ),
+    ] = None
     threads: Annotated[
         int | None,
         Field(ge=0, le=1024, description="CPU threads. Unset or 0: the pod's CPU quota."),

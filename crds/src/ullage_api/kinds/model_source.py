@@ -96,7 +96,10 @@ class AdapterSource(KubeModel):
         Field(
             min_length=6,
             max_length=2048,
-            description="Address of the adapter's GGUF file, in the same forms as model.uri.",
+            description=(
+                "Address of the adapter's GGUF file, or for a model in safetensors of its folder, "
+                "in the same forms as model.uri."
+            ),
             json_schema_extra=_uri_rules("model.adapters.uri"),
         ),
     ]

@@ -23,8 +23,8 @@ from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.engines.registry import engine_of
 from ullage_runtime.engines.worker.engine import WorkerEngine
 
-_FORMATS: Final = {"LlamaCpp": "GGUF", "ONNXRuntime": "ONNX"}
-_USUAL: Final = {"LlamaCpp": Task.CHAT, "ONNXRuntime": Task.EMBEDDING}
+_FORMATS: Final = {"LlamaCpp": "GGUF", "ONNXRuntime": "ONNX", "VLLM": "safetensors"}
+_USUAL: Final = {"LlamaCpp": Task.CHAT, "ONNXRuntime": Task.EMBEDDING, "VLLM": Task.CHAT}
 _PURPOSES: Final = {Task.EMBEDDING: Ability.EMBED, Task.RERANK: Ability.RERANK}
 
 

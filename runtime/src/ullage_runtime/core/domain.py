@@ -238,6 +238,8 @@ class EngineSpec:
     path: str
     context_length: int | None = None
     gpu_layers: int = -1
+    tensor_parallel: int = 1
+    """GPUs that the model is divided among."""
     threads: int = 0
     """CPU threads that compute a single token; 0: as many as the process may use."""
     batch_threads: int = 0

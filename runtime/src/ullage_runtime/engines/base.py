@@ -31,6 +31,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def starts_alone(self) -> bool:
+        """Whether no other engine of its kind may start meanwhile."""
+        ...
+
+    @property
     def last_words(self) -> tuple[str, ...]:
         """The last lines that its process said."""
         ...

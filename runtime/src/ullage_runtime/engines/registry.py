@@ -1,6 +1,7 @@
 """The engines there are: one line each, and which of them a file is for."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -21,13 +22,23 @@ def _onnx(log: LogSink) -> Backend:
     return OnnxBackend(log)
 
 
+def _vllm(log: LogSink) -> Backend:
+    from ullage_runtime.engines.vllm.backend import VllmBackend
+
+    return VllmBackend(log)
+
+
 _OPENERS: Final[dict[str, Callable[[LogSink], Backend]]] = {
     "LlamaCpp": _llamacpp,
     "ONNXRuntime": _onnx,
+    "VLLM": _vllm,
 }
 _MAGICS: Final[dict[bytes, str]] = {b"GGUF": "LlamaCpp"}
-_SUFFIXES: Final[dict[str, str]] = {".onnx": "ONNXRuntime"}
-"""Formats that begin like anything else, and are known by their names."""
+_SUFFIXES: Final[dict[str, str]] = {".onnx": "ONNXRuntime", ".safetensors": "VLLM"}
+"""Formats that begin like anything else, and are known by their names; the first is preferred."""
+
+STARTS_ALONE: Final = frozenset({"VLLM"})
+"""Engines that look at the device while they start, and expect nobody else to change it."""
 
 
 def open_backend(engine: str, log: LogSink) -> Backend:
@@ -38,10 +49,21 @@ def open_backend(engine: str, log: LogSink) -> Backend:
 def engine_of(path: str) -> str:
     """Return the name of the engine for a model: a file, or the folder of several.
 
-    A file is known by its first bytes or by its name. Raises LoadError.
+    A file is known by its first bytes or by its name. Raises LoadError, also for an engine that is
+    not installed.
     """
-    if Path(path).is_dir():
-        return _engine_of_folder(Path(path))
+    engine = _engine_of_folder(Path(path)) if Path(path).is_dir() else _engine_of_file(path)
+    if engine == "VLLM" and find_spec("vllm") is None:
+        raise LoadError(
+            Reason.INVALID_MODEL,
+            f"{Path(path).name} holds safetensors, which vLLM serves, and this image has no vLLM: "
+            "take one that was built with VLLM=true, or a model in GGUF or ONNX",
+            final=True,
+        )
+    return engine
+
+
+def _engine_of_file(path: str) -> str:
     by_name = _SUFFIXES.get(Path(path).suffix)
     if by_name is not None:
         return by_name
@@ -65,14 +87,13 @@ def engine_of(path: str) -> str:
 
 def _engine_of_folder(folder: Path) -> str:
     names = sorted(path.name for path in folder.rglob("*.*"))
-    found = next(
-        (_SUFFIXES[end] for name in names if (end := Path(name).suffix) in _SUFFIXES), None
-    )
+    endings = {Path(name).suffix for name in names}
+    found = next((engine for ending, engine in _SUFFIXES.items() if ending in endings), None)
     if found is None:
         raise LoadError(
             Reason.INVALID_MODEL,
             f"no engine here can load what the folder holds: {', '.join(names[:8])[:300]}; "
-            "GGUF and ONNX can be loaded",
+            "GGUF, ONNX and safetensors can be loaded",
             final=True,
         )
     return found

@@ -1,5 +1,6 @@
 """Loading: from a desired revision to a live generation that has passed its gate."""
 
+import asyncio
 import collections
 import itertools
 from collections.abc import Awaitable, Callable
@@ -94,6 +95,8 @@ class Loader:
         self._clock = clock
         self._metrics = metrics
         self._ids = itertools.count(1)
+        self._starting = asyncio.Lock()
+        """Held by whoever starts an engine that has to be alone for it."""
         self._estimates: collections.OrderedDict[str, Footprint] = collections.OrderedDict()
         self._seconds: collections.OrderedDict[str, float] = collections.OrderedDict()
 
@@ -206,8 +209,11 @@ class Loader:
         taken.copy = copy = self._warm.take(claim.model, artifacts.key)
         if copy is not None:
             spec = replace(spec, path=copy.path, prefixes=copy.prefixes_path)
-        taken.engine = taken.engine or await self._engines(path)
-        return await taken.engine.load(spec)
+        engine = taken.engine = taken.engine or await self._engines(path)
+        if not engine.starts_alone:
+            return await engine.load(spec)
+        async with self._starting:
+            return await engine.load(spec)
 
     @staticmethod
     async def _check(taken: "_Taken", loaded: Loaded, artifacts: Artifacts, trial: Trial) -> None:
@@ -260,6 +266,7 @@ def engine_spec(artifacts: Artifacts) -> EngineSpec:
         path=artifacts.model.path,
         context_length=settings.context_length,
         gpu_layers=-1 if settings.gpu_layers is None else settings.gpu_layers,
+        tensor_parallel=settings.tensor_parallel or 1,
         threads=settings.threads or 0,
         batch_threads=settings.batch_threads or 0,
         parallel=settings.parallel

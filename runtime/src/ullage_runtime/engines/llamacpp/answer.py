@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from ullage_runtime.core.chat.stream import Delta
 from ullage_runtime.core.domain import Chunk, FinishReason, LikelyToken, TokenLogprobs, Usage
 from ullage_runtime.core.scheduling.sequence import Sequence
-from ullage_runtime.engines.llamacpp.chats import Course
 from ullage_runtime.engines.llamacpp.model import Model
 from ullage_runtime.engines.llamacpp.sampling import Sampled, Sampler
 from ullage_runtime.engines.llamacpp.text import TextStream
+from ullage_runtime.engines.prompting.chats import Course
 
 
 @dataclass(slots=True)

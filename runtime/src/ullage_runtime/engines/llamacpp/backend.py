@@ -22,10 +22,10 @@ from ullage_runtime.engines.llamacpp.judging import Judging, Odds, judging_frame
 from ullage_runtime.engines.llamacpp.library import Library, cpu_variant, gpu_name
 from ullage_runtime.engines.llamacpp.model import BATCH, Model
 from ullage_runtime.engines.llamacpp.pooled_context import PooledContext, frame_of
-from ullage_runtime.engines.llamacpp.prompts import Prompts
 from ullage_runtime.engines.llamacpp.purposes import check_purpose, judges
 from ullage_runtime.engines.pooled.pooling import Pooling
 from ullage_runtime.engines.pooled.texts import PooledTexts
+from ullage_runtime.engines.prompting.prompts import Prompts
 from ullage_runtime.engines.vocabulary import Vocabulary
 from ullage_runtime.engines.worker.backend import LogSink, Outcome, Prepared
 

@@ -23,9 +23,9 @@ from ullage_runtime.engines.llamacpp.answer import Answer
 from ullage_runtime.engines.llamacpp.candidates import Candidates
 from ullage_runtime.engines.llamacpp.context import LlamaContext
 from ullage_runtime.engines.llamacpp.model import Model
-from ullage_runtime.engines.llamacpp.prompts import Prompts
 from ullage_runtime.engines.llamacpp.sampling import Sampler
 from ullage_runtime.engines.llamacpp.text import TextStream
+from ullage_runtime.engines.prompting.prompts import Prompts
 from ullage_runtime.engines.worker.backend import Outcome
 
 MAX_WAITING = 1024

@@ -17,8 +17,8 @@ from ullage_runtime.core.vectors import floats
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.model import Model
 from ullage_runtime.engines.llamacpp.pooled_context import PooledContext
-from ullage_runtime.engines.llamacpp.prompts import Prompts
 from ullage_runtime.engines.pooled.texts import Frame
+from ullage_runtime.engines.prompting.prompts import Prompts
 
 SYSTEM: Final = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "

@@ -24,7 +24,7 @@ from ullage_runtime.engines.limits import cpu_quota
 from ullage_runtime.engines.onnx.files import DEFAULT_LONGEST, OnnxFiles, find_files, invalid
 from ullage_runtime.engines.onnx.heads import Numbers, heads_for, pooled_output
 from ullage_runtime.engines.onnx.session import BATCH, Session, runs_of, tried_in_halves
-from ullage_runtime.engines.onnx.tokenizing import OnnxTokenizer
+from ullage_runtime.engines.tokenizing import HubTokenizer
 
 _NO_LENGTH: Final = 1e-12
 """Vectors shorter than that stay short, as PyTorch's `normalize` leaves them."""
@@ -40,7 +40,7 @@ class OnnxModel:
         self.family = files.family
         self.layers = files.layers
         self.parallel = max(1, spec.parallel)
-        self.tokenizer = OnnxTokenizer(files.tokenizer)
+        self.tokenizer = HubTokenizer(files.tokenizer)
         self.longest_text = longest_text(files, spec)
         self._session = Session(
             files.model,

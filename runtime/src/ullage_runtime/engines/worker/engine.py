@@ -34,6 +34,7 @@ from ullage_runtime.core.pooled import (
     answer_of,
 )
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
+from ullage_runtime.engines.registry import STARTS_ALONE
 from ullage_runtime.engines.worker import wire
 from ullage_runtime.engines.worker.failures import error_of
 from ullage_runtime.engines.worker.process import WorkerExit, WorkerProcess
@@ -97,6 +98,11 @@ class WorkerEngine:
     def pid(self) -> int:
         """The worker's process id."""
         return self._process.pid
+
+    @property
+    def starts_alone(self) -> bool:
+        """Whether no other engine of its kind may start meanwhile."""
+        return self.name in STARTS_ALONE
 
     @property
     def last_words(self) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ _STAGE = re.compile(r"\d+_\w+")
 _COMPANION_SUFFIXES = {".json", ".jinja", ".model"}
 _COMPANIONS = {"vocab.txt", "merges.txt"}
 _USUAL = ("model.onnx", "onnx/model.onnx")
+_ADAPTER = "adapter_model.safetensors"
+"""A LoRA adapter as PEFT writes it, with its settings beside it."""
 _SHOWN = 8
 
 
@@ -93,6 +95,8 @@ def _of_folder(names: list[str], what: str) -> Needed:
             return Needed(_of_file(names, _chosen(onnx, what), what).files, None)
         if any(_is_weights(n) for n in level):
             return Needed(_safetensors(names, level), None)
+    if _ADAPTER in top:
+        return Needed(tuple(n for n in top if n.startswith("adapter_") and _is_of_adapter(n)), None)
     gguf = [n for n in names if n.endswith(".gguf")]
     if gguf:
         firsts = [n for n in gguf if not _SPLIT.fullmatch(n) or "-00001-of-" in n]
@@ -121,6 +125,10 @@ def _chosen(found: list[str], what: str) -> str:
 
 def _is_weights(name: str) -> bool:
     return name.endswith(".safetensors") and not name.rsplit("/", 1)[-1].startswith("adapter_")
+
+
+def _is_of_adapter(name: str) -> bool:
+    return name.endswith((".safetensors", ".json"))
 
 
 def _is_companion(name: str) -> bool:

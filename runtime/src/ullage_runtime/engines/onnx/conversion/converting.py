@@ -32,7 +32,7 @@ from ullage_runtime.engines.onnx.conversion.folders import (
 )
 from ullage_runtime.engines.onnx.files import DEFAULT_LONGEST, find_files
 from ullage_runtime.engines.onnx.header import read_header
-from ullage_runtime.engines.onnx.tokenizing import OnnxTokenizer
+from ullage_runtime.engines.tokenizing import HubTokenizer
 
 _MODEL: Final = "model.onnx"
 
@@ -120,7 +120,7 @@ def _make_smaller(work: Path) -> None:
 def _compared(source: Source, work: Path, theirs: Says, limits: Limits) -> Comparison:
     """Return how close a folder's model is to its source; raises ConversionError if it is not."""
     files = find_files(str(work / _MODEL))
-    vocabulary = OnnxTokenizer(files.tokenizer).vocabulary_size
+    vocabulary = HubTokenizer(files.tokenizer).vocabulary_size
     texts = sample_texts(vocabulary, files.positions or DEFAULT_LONGEST)
     purpose = _purpose(source)
     comparison = compared(texts, computed(files, purpose).says, theirs, purpose)

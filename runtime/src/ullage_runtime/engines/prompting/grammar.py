@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from ullage_runtime.core.domain import Sampling
 from ullage_runtime.core.errors import InvalidRequest
-from ullage_runtime.engines.llamacpp.bindings import bundled
-from ullage_runtime.engines.llamacpp.patterns import MAX_REPETITIONS, complaint_of
+from ullage_runtime.engines.llamacpp.package import bundled
+from ullage_runtime.engines.prompting.patterns import MAX_REPETITIONS, complaint_of
 
 MAX_GRAMMAR_BYTES: Final = 64 << 10
 MAX_CONVERTED_BYTES: Final = 512 << 10

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ullage_runtime.core.chat.formats import ToolFormat
 from ullage_runtime.core.domain import Tool, Tools
 from ullage_runtime.core.errors import InvalidRequest
-from ullage_runtime.engines.llamacpp.grammar import (
+from ullage_runtime.engines.prompting.grammar import (
     MAX_CONVERTED_BYTES,
     gbnf_of_schema,
     loosened,

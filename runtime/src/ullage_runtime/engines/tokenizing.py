@@ -1,4 +1,4 @@
-"""OnnxTokenizer: the hub's `tokenizer.json`, read by `tokenizers`; any thread may use it."""
+"""HubTokenizer: the hub's `tokenizer.json`, read by `tokenizers`; any thread may use it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,14 +6,15 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
-from ullage_runtime.engines.onnx.files import invalid
+from ullage_api.conditions import Reason
+from ullage_runtime.core.errors import LoadError
 from ullage_runtime.engines.pooled.texts import Frame
 
 _PROBE: Final = "a"
 """A text that every vocabulary makes some token of."""
 
 
-class OnnxTokenizer:
+class HubTokenizer:
     """One model's vocabulary."""
 
     def __init__(self, path: Path) -> None:
@@ -27,9 +28,9 @@ class OnnxTokenizer:
             added = self._tokenizer.get_added_tokens_decoder()
             pair = self._tokenizer.encode(_PROBE, _PROBE, add_special_tokens=True)
         except Exception as error:  # tokenizers raises nothing narrower
-            raise invalid(f"tokenizer.json cannot be read: {str(error)[:200]}") from error
+            raise _invalid(f"cannot be read: {str(error)[:200]}") from error
         if not vocabulary:
-            raise invalid("tokenizer.json has no vocabulary")
+            raise _invalid("has no vocabulary")
         self.frame = _frame(pair)
         self.second_type = max(pair.type_ids, default=0)
         """What the tokens of a pair's second text are called."""
@@ -52,6 +53,10 @@ class OnnxTokenizer:
         """Return the text of tokens, special ones spelled out."""
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
         return text
+
+
+def _invalid(how: str) -> LoadError:
+    return LoadError(Reason.INVALID_MODEL, f"tokenizer.json {how}", final=True)
 
 
 def _frame(pair: Any) -> Frame:

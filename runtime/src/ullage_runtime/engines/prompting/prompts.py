@@ -4,15 +4,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Protocol
 
 from ullage_runtime.core.domain import GenerateRequest
 from ullage_runtime.core.errors import ContextLengthExceeded, InvalidRequest
 from ullage_runtime.engines.lengths import excessive
-from ullage_runtime.engines.llamacpp.chats import ChatStyle, Course
-from ullage_runtime.engines.llamacpp.grammar import grammar_of
-from ullage_runtime.engines.llamacpp.model import Model
+from ullage_runtime.engines.prompting.chats import ChatStyle, Course
+from ullage_runtime.engines.prompting.grammar import grammar_of
 from ullage_runtime.engines.templates.renderer import Renderer
+from ullage_runtime.engines.vocabulary import Spelling
 
 CHATML: Final = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -21,6 +21,50 @@ CHATML: Final = (
 """For models whose vocabulary has ChatML's markers although their file has no template."""
 
 _CHATML_MARKERS = ("<|im_start|>", "<|im_end|>")
+
+
+class Prompted(Spelling, Protocol):
+    """What prompts have to know of a model."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of the longest prompt with its answer."""
+        ...
+
+    @property
+    def longest_token(self) -> int:
+        """Bytes of the longest token, or 0 where nobody knows."""
+        ...
+
+    @property
+    def chat_template(self) -> str | None:
+        """Source of the template that comes with the model."""
+        ...
+
+    @property
+    def bos(self) -> int | None:
+        """The token that texts begin with, if there is one."""
+        ...
+
+    @property
+    def eos(self) -> int | None:
+        """The token that texts end with, if there is one."""
+        ...
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the model wants its prompts to begin with `bos`."""
+        ...
+
+    @property
+    def adds_eos(self) -> bool:
+        """Whether its tokenizer ends texts with `eos`."""
+        ...
+
+    @property
+    def infill_markers(self) -> tuple[int, int, int] | None:
+        """What stands before a gap's beginning, its end and its middle, for models that fill it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +80,7 @@ class Prompt:
 class Prompts:
     """Makes prompts for one model, on any thread but the engine's; templates one at a time."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Prompted) -> None:
         self._model = model
         self._rendering = threading.Lock()
 

@@ -14,8 +14,8 @@ from ullage_runtime.core.chat.stream import ChatStream
 from ullage_runtime.core.chat.wording import described, in_words
 from ullage_runtime.core.domain import GenerateRequest, Message, ToolCall
 from ullage_runtime.core.errors import InvalidRequest
-from ullage_runtime.engines.llamacpp.grammar import grammar_of
-from ullage_runtime.engines.llamacpp.toolgrammar import calls_grammar
+from ullage_runtime.engines.prompting.grammar import grammar_of
+from ullage_runtime.engines.prompting.toolgrammar import calls_grammar
 
 EFFORT: Final = "reasoning_effort"
 _THINKING: Final = "enable_thinking"
@@ -34,6 +34,10 @@ class Course:
     waits_for_call: bool = False
     reasoning_end: tuple[int, ...] = ()
     """Tokens of the marker that ends the reasoning."""
+    reasoning_marker: str = ""
+    """That marker."""
+    call_marker: str = ""
+    """What precedes calls, or nothing where an answer that begins like one may be a call."""
 
     @property
     def waits(self) -> bool:
@@ -87,6 +91,7 @@ class ChatStyle:
                 grammar_of(request.sampling),
                 waits_for_reasoning=opened,
                 reasoning_end=self._reasoning_end,
+                reasoning_marker="" if markers is None else markers.end,
             )
         forced = tools.required or tools.only is not None
         names = [tool.name for tool in tools.callable]
@@ -96,6 +101,8 @@ class ChatStyle:
             waits_for_reasoning=opened and forced,
             waits_for_call=not forced,
             reasoning_end=self._reasoning_end,
+            reasoning_marker="" if markers is None else markers.end,
+            call_marker="" if form.is_bare else form.begin,
         )
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Prompting: what every engine that generates makes of a request, whatever computes the answer."""

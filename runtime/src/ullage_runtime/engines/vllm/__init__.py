@@ -1,0 +1,1 @@
+"""vLLM: safetensors folders of generative models, computed by vLLM inside the worker's process."""

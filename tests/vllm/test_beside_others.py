@@ -1,0 +1,81 @@
+"""vLLM under the governor: starts that fail, and room that is made across engines."""
+
+import math
+import pathlib
+
+import pytest
+
+from tests.support.gguf_models import Shape, write_model
+from tests.support.llama_folders import spoil, write_llama
+from tests.support.runtimes import eventually, served
+from tests.support.vllm_runtime import START, document, model, reported, serving
+from ullage_api.conditions import Reason
+
+pytestmark = pytest.mark.timeout(4 * START)
+
+COMPLETIONS = "/v1/completions"
+SHAPE = Shape(width=256, layers=2, heads=4)
+TOKEN_BYTES = 2 * SHAPE.layers * SHAPE.width * 2
+"""Of keys and values in 16 bits."""
+
+
+async def test_a_start_that_fails_is_told_with_its_last_words_while_others_serve(
+    tmp_path: pathlib.Path,
+) -> None:
+    write_model(tmp_path / "good.gguf")
+    for name in ("lacking", "nan"):
+        write_llama(tmp_path / name)
+    spoil(tmp_path / "lacking", "model.norm.weight", None)
+    spoil(tmp_path / "nan", "model.norm.weight", math.nan)
+    desired = document(
+        tmp_path, model("good", "good.gguf"), model("lacking", "lacking"), model("nan", "nan")
+    )
+    async with served(tmp_path / "run", None) as (runtime, client):
+        client.timeout = START
+        await runtime.models.apply(desired)
+        failures = {Reason.INVALID_MODEL, Reason.LOAD_FAILED}
+
+        def settled() -> bool:
+            found = [reported(runtime, name) for name in ("lacking", "nan")]
+            return all(m.message and m.reason in failures for m in found)
+
+        await eventually(settled, 2 * START)
+        lacking, nan = reported(runtime, "lacking"), reported(runtime, "nan")
+        assert lacking.reason is Reason.INVALID_MODEL
+        assert "model.norm.weight" in (lacking.message or "")
+        assert "not finite" in (nan.message or "")
+        answer = await client.post(COMPLETIONS, json={"model": "good", "prompt": "x"})
+        assert answer.status_code == 200
+        refused = await client.post(COMPLETIONS, json={"model": "nan", "prompt": "x"})
+        assert refused.status_code == 503
+
+
+async def test_vllm_and_llama_cpp_make_room_for_each_other(tmp_path: pathlib.Path) -> None:
+    write_llama(tmp_path / "llama")
+    write_model(tmp_path / "tiny.gguf", SHAPE)
+    safetensors = model("llama", "llama")
+    async with serving(tmp_path / "run", document(tmp_path, safetensors)) as (runtime, client):
+        (device, *_) = runtime.models.report().devices
+        active = reported(runtime, "llama").active
+        assert active is not None
+        assert active.estimated_bytes is not None
+        percent = math.ceil(100 * active.estimated_bytes / device.total_bytes) + 1
+        budget = device.total_bytes * percent // 100
+        # Half of what both would need is not there.
+        room = budget - active.estimated_bytes
+        context = (room + (256 << 20)) // TOKEN_BYTES
+        gguf = model("tiny", "tiny.gguf", context_length=context)
+        both = document(tmp_path, safetensors, gguf, sequence=2, memory_max_percent=percent)
+        await runtime.models.apply(both)
+        for name, victim in (("tiny", "llama"), ("llama", "tiny")):
+            answer = await client.post(
+                COMPLETIONS, json={"model": name, "prompt": "x", "max_tokens": 4}
+            )
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["usage"]["completion_tokens"] == 4
+            evicted = reported(runtime, victim).last_eviction
+            assert evicted is not None
+            assert evicted.beneficiary == name
+            assert runtime.models.report().devices[0].ledger_bytes <= budget
+        listed = (await client.get("/memory/evictions")).json()["data"]
+        assert {each["model"] for each in listed} >= {"llama", "tiny"}
