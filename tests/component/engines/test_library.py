@@ -1,5 +1,9 @@
 """The library itself: the bindings fit it, and its logs say what an estimate needs."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from ullage_runtime.engines.llamacpp import library
@@ -24,6 +28,23 @@ def test_bindings_that_lag_their_library_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(library._DEFAULTS, "context.n_batch", 1024)
     with pytest.raises(LibraryMismatchError, match=r"context\.n_batch"):
         check_layouts()
+
+
+def test_the_library_may_log_when_nobody_listens_any_more() -> None:
+    """In a process of its own, since calling what is gone ends it."""
+    file = Path(__file__).parents[3] / "examples" / "models" / "guide-v1.gguf"
+    program = f"""
+import gc
+from ullage_runtime.engines.llamacpp.bindings import llama_cpp
+from ullage_runtime.engines.llamacpp.library import Library
+Library(lambda *_: None)
+gc.collect()
+parameters = llama_cpp.llama_model_default_params()
+model = llama_cpp.llama_model_load_from_file({str(file).encode()!r}, parameters)
+assert model
+llama_cpp.llama_model_free(model)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)  # noqa: S603 - ours
 
 
 def test_rows_are_as_long_as_their_type_makes_them() -> None:

@@ -72,6 +72,7 @@ async def test_stats_say_how_full_each_device_is_and_what_models_take(
         "used": 850 * MIB,
         "own": 850 * MIB,
         "ledger": 180 * MIB,
+        "warm": 0,
         "free": 720 * MIB,
         "throttling": ["thermal"],
         "stalled": None,

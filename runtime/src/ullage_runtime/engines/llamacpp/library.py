@@ -10,8 +10,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from ullage_runtime.engines.llamacpp.bindings import VERSION, llama_cpp
 
@@ -96,13 +97,17 @@ _DEFAULTS: Final[dict[str, object]] = {
 class Library:
     """The one initialised llama.cpp of a process."""
 
+    _called: ClassVar[object] = None
+    """What the library calls with its log: it keeps the pointer for good, so Python keeps it too,
+    even when whoever set it is gone."""
+
     def __init__(self, log: LineSink) -> None:
         self._sinks: list[LineSink] = [log]
         self._level = "info"
         self._line = ""
-        # The library keeps the pointer, so Python must keep the callback.
-        self._callback = llama_cpp.llama_log_callback(self._take)
-        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+        callback = llama_cpp.llama_log_callback(self._take)
+        llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+        Library._called = callback
         check_layouts()
         load_backends()
         llama_cpp.llama_backend_init()
@@ -133,8 +138,9 @@ class Library:
                     sink(self._level, line.rstrip())
 
 
+@cache
 def load_backends() -> None:
-    """Load the compute backends that were built as libraries of their own.
+    """Load the compute backends that were built as libraries of their own, once.
 
     The CPU backend comes in a variant per instruction set; the loader scores them on this machine.
     A build with a compiled-in CPU backend has none of these files and nothing to load.
