@@ -213,7 +213,7 @@ def test_collections_are_read_beside_their_models_and_are_in_the_document(
         (collection("Notes"), "Notes: metadata.name must be at most 40 lower-case letters"),
         (collection("a") + "---\n" + collection("a"), "a: there are two VectorCollections of this"),
         (collection("a", store={"type": "Embedded", "url": "http://x"}), "a: store.url is for"),
-        (collection("a", store={"type": "Qdrant"}), "a: store.url must be the http:// or https://"),
+        (collection("a", store={"type": "Qdrant"}), "a: store.url is needed for type Qdrant; add"),
         (collection("a", sprase="None"), "6: unknown field spec.sprase; did you mean sparse?"),
         (collection("a", profile="Fast"), "6: spec.profile: Input should be 'HighAccuracy'"),
     ],
