@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from ullage_api.kinds.base import NAME_RULE, POOL_RULE
 from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.model_deployment import ModelDeployment, Task
 from ullage_api.kinds.model_source import (
@@ -24,7 +25,6 @@ from ullage_api.kinds.model_source import (
 from ullage_api.kinds.rollout import ValidationPrompt
 from ullage_api.kinds.sampling import MAX_TEMPERATURE, NUMBER_PATTERN, SamplingDefaults
 from ullage_api.kinds.vector_collection import (
-    NAME_MESSAGE,
     URL_MESSAGE,
     URL_NEEDED_MESSAGE,
     URL_UNUSED_MESSAGE,
@@ -32,7 +32,7 @@ from ullage_api.kinds.vector_collection import (
     VectorCollection,
     VectorCollectionSpec,
 )
-from ullage_api.names import MAX_NAME_LENGTH, NAME_PATTERN, is_valid_name
+from ullage_api.names import NAME_PATTERN, is_valid_name
 
 ALIAS_PATTERN: Final = r"^[A-Za-z0-9]([-._:/A-Za-z0-9]*[A-Za-z0-9])?$"
 SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
@@ -147,12 +147,11 @@ def _expectations_fit(resource: ModelDeployment) -> bool:
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check(
-        f"metadata.name must be at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', "
-        "beginning with a letter",
+        NAME_RULE["message"],
         lambda r: is_valid_name(r.metadata.name) and _matches(NAME_PATTERN, r.metadata.name),
     ),
     Check(
-        "pool must be lower-case letters, digits and '-', beginning with a letter",
+        POOL_RULE["message"],
         lambda r: _matches(NAME_PATTERN, r.spec.pool),
     ),
     Check(
@@ -248,7 +247,7 @@ def collection_problems(
     for collection in collections:
         name = collection.metadata.name
         if not is_valid_name(name):
-            yield f"{name}: {NAME_MESSAGE}"
+            yield f"{name}: {NAME_RULE['message']}"
         problem = model_problem(collection.spec, models)
         if problem is not None:
             yield f"{name}: {problem}"

@@ -1,6 +1,6 @@
 """Conditions: their types, the closed set of reasons, and how one observation follows another."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -137,9 +137,33 @@ class Condition(KubeModel):
     ]
 
 
+Conditions = Annotated[
+    list[Condition] | None,
+    Field(
+        max_length=16,
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+    ),
+]
+"""The conditions of a resource's status."""
+
+
 def find(conditions: Iterable[Condition], kind: str) -> Condition | None:
     """Return the condition of a type, or None."""
     return next((c for c in conditions if c.type == kind), None)
+
+
+def changed(
+    before: Iterable[Condition], after: Iterable[Condition]
+) -> Iterator[tuple[Condition | None, Condition]]:
+    """Yield what has another status or reason than before, beside what it was, or None if new."""
+    known = tuple(before)
+    for condition in after:
+        old = find(known, condition.type)
+        if old is None or (old.status, old.reason) != (condition.status, condition.reason):
+            yield old, condition
 
 
 def merged(

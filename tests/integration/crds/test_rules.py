@@ -9,9 +9,9 @@ import pytest
 from e2e.cluster.cluster import Cluster
 from tests.support.operators import MDEP, ROOT
 from ullage_api.crdgen import KINDS, custom_resource_definition
+from ullage_api.kinds.base import NAME_RULE
 from ullage_api.kinds.model_source import SCHEME_NAMES, URI_FORMS
 from ullage_api.kinds.vector_collection import (
-    NAME_MESSAGE,
     URL_MESSAGE,
     URL_NEEDED_MESSAGE,
     URL_UNUSED_MESSAGE,
@@ -202,7 +202,7 @@ def notes(name: str = "notes", **spec: Any) -> dict[str, Any]:
 
 
 BAD_COLLECTIONS = [
-    (NAME_MESSAGE, notes("1st")),
+    (NAME_RULE["message"], notes("1st")),
     (
         "pool must be lower-case letters, digits and '-', beginning with a letter",
         notes(pool="Upper"),

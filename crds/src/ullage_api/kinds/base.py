@@ -1,12 +1,13 @@
 """What all kinds share: spelling, validation posture and CEL rules as data."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Final, get_args
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from ullage_api.kinds.columns import Column
+from ullage_api.names import MAX_NAME_LENGTH, NAME_PATTERN
 
 
 class KubeModel(BaseModel):
@@ -55,6 +56,19 @@ class Resource(KubeModel):
 def rule(expression: str, message: str) -> dict[str, str]:
     """Return one CEL validation rule: the message names the field and the fix."""
     return {"rule": expression, "message": message}
+
+
+NAME_RULE: Final = rule(
+    f"self.metadata.name.matches('{NAME_PATTERN}')"
+    f" && size(self.metadata.name) <= {MAX_NAME_LENGTH}",
+    f"metadata.name must be at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', "
+    "beginning with a letter",
+)
+"""What a member's name has to be, so that the names that follow from it fit."""
+POOL_RULE: Final = rule(
+    f"self.matches('{NAME_PATTERN}')",
+    "pool must be lower-case letters, digits and '-', beginning with a letter",
+)
 
 
 def validations(*rules: Mapping[str, str], **extra: object) -> dict[str, Any]:

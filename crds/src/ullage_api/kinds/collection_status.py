@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ullage_api.conditions import Condition
+from ullage_api.conditions import Conditions
 from ullage_api.kinds.base import KubeModel
 
 
@@ -25,15 +25,7 @@ class VectorCollectionStatus(KubeModel):
         int | None, Field(ge=0, description="Generation of the spec this status speaks of.")
     ] = None
     conditions: Annotated[
-        list[Condition] | None,
-        Field(
-            max_length=16,
-            description="Observations of the collection's state.",
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
-            },
-        ),
+        Conditions, Field(description="Observations of the collection's state.")
     ] = None
     url: Annotated[
         str | None, Field(max_length=512, description="Its address within the cluster.")

@@ -5,7 +5,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ullage_api.kinds.base import KubeModel, Resource, rule, validations
+from ullage_api.kinds.base import (
+    NAME_RULE,
+    POOL_RULE,
+    KubeModel,
+    Resource,
+    rule,
+    validations,
+)
 from ullage_api.kinds.columns import Column
 from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.memory import ResidencySettings
@@ -13,7 +20,7 @@ from ullage_api.kinds.model_source import ModelSource
 from ullage_api.kinds.model_status import ModelDeploymentStatus
 from ullage_api.kinds.rollout import RolloutSettings
 from ullage_api.kinds.serving_limits import ServingLimits
-from ullage_api.names import API_VERSION, MAX_NAME_LENGTH, NAME_PATTERN, adapter_name
+from ullage_api.names import API_VERSION, MAX_NAME_LENGTH, adapter_name
 
 
 class Task(StrEnum):
@@ -39,10 +46,7 @@ class ModelDeploymentSpec(KubeModel):
                     "self == oldSelf",
                     "pool cannot be changed; create another ModelDeployment in the other pool",
                 ),
-                rule(
-                    f"self.matches('{NAME_PATTERN}')",
-                    "pool must be lower-case letters, digits and '-', beginning with a letter",
-                ),
+                POOL_RULE,
             ),
         ),
     ]
@@ -156,12 +160,7 @@ class ModelDeployment(Resource):
         ),
     )
     RULES: ClassVar[tuple[dict[str, str], ...]] = (
-        rule(
-            f"self.metadata.name.matches('{NAME_PATTERN}')"
-            f" && size(self.metadata.name) <= {MAX_NAME_LENGTH}",
-            f"metadata.name must be at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', "
-            "beginning with a letter",
-        ),
+        NAME_RULE,
         rule(
             "!has(self.spec.aliases) || !(self.metadata.name in self.spec.aliases)",
             "spec.aliases must not repeat metadata.name; remove it, the name always works",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ullage_api.conditions import Condition
+from ullage_api.conditions import Conditions
 from ullage_api.kinds.base import KubeModel
 from ullage_api.kinds.memory import Eviction, MemoryLevel
 from ullage_api.kinds.revision import HISTORY, RevisionStatus
@@ -112,17 +112,9 @@ class ModelDeploymentStatus(KubeModel):
     observed_generation: Annotated[
         int | None, Field(ge=0, description="Generation of the spec this status speaks of.")
     ] = None
-    conditions: Annotated[
-        list[Condition] | None,
-        Field(
-            max_length=16,
-            description="Observations of the model's state.",
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
-            },
-        ),
-    ] = None
+    conditions: Annotated[Conditions, Field(description="Observations of the model's state.")] = (
+        None
+    )
     url: Annotated[
         str | None,
         Field(max_length=512, description="OpenAI-compatible base address within the cluster."),

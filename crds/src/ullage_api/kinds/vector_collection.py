@@ -5,19 +5,22 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ullage_api.kinds.base import KubeModel, Resource, rule, validations
+from ullage_api.kinds.base import (
+    NAME_RULE,
+    POOL_RULE,
+    KubeModel,
+    Resource,
+    rule,
+    validations,
+)
 from ullage_api.kinds.collection_status import VectorCollectionStatus
 from ullage_api.kinds.columns import Column
-from ullage_api.names import API_VERSION, COLLECTION_FINALIZER, MAX_NAME_LENGTH, NAME_PATTERN
+from ullage_api.names import API_VERSION, COLLECTION_FINALIZER, MAX_NAME_LENGTH
 
 MAX_CHUNK_TOKENS = 8192
 DEFAULT_CHUNK_TOKENS = 256
 DEFAULT_OVERLAP_TOKENS = 32
 
-NAME_MESSAGE = (
-    f"metadata.name must be at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', "
-    "beginning with a letter"
-)
 URL_MESSAGE = "store.url must be the http:// or https:// address of the Qdrant server"
 URL_NEEDED_MESSAGE = "store.url is needed for type Qdrant; add the address of the server"
 URL_UNUSED_MESSAGE = "store.url is for type Qdrant; remove it, or change type"
@@ -159,10 +162,7 @@ class VectorCollectionSpec(KubeModel):
             description="Pool whose pod holds the collection; cannot be changed later.",
             json_schema_extra=validations(
                 rule("self == oldSelf", "pool cannot be changed; create another collection there"),
-                rule(
-                    f"self.matches('{NAME_PATTERN}')",
-                    "pool must be lower-case letters, digits and '-', beginning with a letter",
-                ),
+                POOL_RULE,
             ),
         ),
     ]
@@ -253,13 +253,7 @@ class VectorCollection(Resource):
             priority=1,
         ),
     )
-    RULES: ClassVar[tuple[dict[str, str], ...]] = (
-        rule(
-            f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && "
-            f"self.metadata.name.matches('{NAME_PATTERN}')",
-            NAME_MESSAGE,
-        ),
-    )
+    RULES: ClassVar[tuple[dict[str, str], ...]] = (NAME_RULE,)
 
     api_version: Literal["ullage.dev/v1alpha1"] = API_VERSION
     kind: Literal["VectorCollection"] = "VectorCollection"

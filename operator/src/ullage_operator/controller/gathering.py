@@ -74,8 +74,8 @@ class Gatherer:
         """Return all that a pool's plan depends on, and follow its pods' reports from now on."""
         selector = f"{POOL_LABEL}={key.name},app.kubernetes.io/managed-by={MANAGED_BY}"
         async with asyncio.TaskGroup() as tasks:
-            members = tasks.create_task(self._members(key.namespace, key.name))
-            collections = tasks.create_task(self._collections(key.namespace, key.name))
+            members = tasks.create_task(self._members(ModelDeployment, key))
+            collections = tasks.create_task(self._members(VectorCollection, key))
             volume = tasks.create_task(self._has_volume(key.namespace, key.name))
             record = tasks.create_task(self._record(key.namespace, key.name))
             pods = tasks.create_task(self._pods(key.namespace, key.name))
@@ -107,15 +107,10 @@ class Gatherer:
             revisions=kept.result(),
         )
 
-    async def resource(self, key: Key) -> ModelDeployment | None:
-        """Return a ModelDeployment as it is now, or None when there is none."""
-        raw = await self.client.get(API_VERSION, "ModelDeployment", key.namespace, key.name)
-        return _parsed(raw, ModelDeployment) if raw is not None else None
-
-    async def collection_resource(self, key: Key) -> VectorCollection | None:
-        """Return a VectorCollection as it is now, or None when there is none."""
-        raw = await self.client.get(API_VERSION, "VectorCollection", key.namespace, key.name)
-        return _parsed(raw, VectorCollection) if raw is not None else None
+    async def resource(self, kind: type[M], key: Key) -> M | None:
+        """Return a resource as it is now, or None when there is none."""
+        raw = await self.client.get(API_VERSION, kind.__name__, key.namespace, key.name)
+        return _parsed(raw, kind) if raw is not None else None
 
     def collection(self, resource: VectorCollection, facts: PoolFacts) -> CollectionObserved:
         """Return all that a collection's plan depends on; the cluster's part is the pool's."""
@@ -145,15 +140,10 @@ class Gatherer:
             taken=taken,
         )
 
-    async def _members(self, namespace: str, pool: str) -> tuple[ModelDeployment, ...]:
-        raws = await self.client.list(API_VERSION, "ModelDeployment", namespace)
-        parsed = (_parsed(raw, ModelDeployment) for raw in raws)
-        return tuple(m for m in parsed if m is not None and m.spec.pool == pool)
-
-    async def _collections(self, namespace: str, pool: str) -> tuple[VectorCollection, ...]:
-        raws = await self.client.list(API_VERSION, "VectorCollection", namespace)
-        parsed = (_parsed(raw, VectorCollection) for raw in raws)
-        return tuple(c for c in parsed if c is not None and c.spec.pool == pool)
+    async def _members(self, kind: type[M], pool: Key) -> tuple[M, ...]:
+        raws = await self.client.list(API_VERSION, kind.__name__, pool.namespace)
+        parsed = (_parsed(raw, kind) for raw in raws)
+        return tuple(m for m in parsed if m is not None and m.spec.pool == pool.name)
 
     async def _has_volume(self, namespace: str, pool: str) -> bool:
         claim = await self.client.get("v1", "PersistentVolumeClaim", namespace, volume_name(pool))

@@ -15,6 +15,8 @@ from typing import Any, Final
 import structlog
 
 from ullage_api.conditions import Reason
+from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.wire.pool_desired import DesiredCollection
 from ullage_operator.controller.errors import (
     GoneError,
@@ -34,12 +36,12 @@ from ullage_operator.reconcile.observed import (
     PoolFacts,
     PoolNote,
     PoolObserved,
+    profile_in_effect,
 )
 from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
 from ullage_operator.reconcile.pool import (
     alias_losers,
     decide_pool,
-    profile_in_effect,
     with_conflict,
 )
 
@@ -158,15 +160,14 @@ class Reconciler:
             pods,
         )
         everybody = told != memory.told or now - memory.announced >= RESYNC_SECONDS[0]
-        memory_before = memory.facts
-        before, after = _places(memory_before), _places(facts)
-        memory.facts, memory.told = facts, told
+        known, memory.facts, memory.told = memory.facts, facts, told
         memory.announced = now if everybody else memory.announced
+        before, after = _places(known), _places(facts)
         for member in observed.members:
             name = member.metadata.name
             if everybody or before.get(name) != after.get(name):
                 self.queue.add(Key.model(key.namespace, name))
-        asked, asks = _collections(memory_before), _collections(facts)
+        asked, asks = _collections(known), _collections(facts)
         for collection in observed.collections:
             name = collection.metadata.name
             if everybody or asked.get(name) != asks.get(name):
@@ -175,7 +176,7 @@ class Reconciler:
     # --- Models ---------------------------------------------------------------------------------
 
     async def _model(self, key: Key) -> None:
-        resource = await self.gatherer.resource(key)
+        resource = await self.gatherer.resource(ModelDeployment, key)
         if resource is None:
             self._taken.pop(key, None)
             self._written.pop(key, None)
@@ -228,7 +229,7 @@ class Reconciler:
     # --- Collections ----------------------------------------------------------------------------
 
     async def _collection(self, key: Key) -> None:
-        resource = await self.gatherer.collection_resource(key)
+        resource = await self.gatherer.resource(VectorCollection, key)
         if resource is None:
             self._written.pop(key, None)
             self.queue.drop(key)

@@ -23,21 +23,25 @@ from ullage_api.kinds.vector_collection import DeletionPolicy, VectorCollection
 from ullage_api.names import COLLECTION_FINALIZER, collection_url, pod_name
 from ullage_api.wire.pod_report import CollectionState, ReportedCollection
 from ullage_api.wire.pool_desired import DesiredCollection
+from ullage_operator.reconcile.findings import (
+    Finding,
+    Status,
+    accepted,
+    condition,
+    finding,
+    unknown_pool,
+)
 from ullage_operator.reconcile.observed import (
     CollectionObserved,
     PodView,
     PoolObserved,
     Refusal,
     ReportView,
-    effective_profile,
+    profile_in_effect,
 )
 from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
 from ullage_operator.reconcile.quantities import rfc3339
-from ullage_operator.reconcile.snapshot import RESTLESS_SECONDS, Finding, Status
-
-MESSAGE_LIMIT: Final = 1024
-SETTLE_SECONDS: Final = 1.0
-"""Time after which a collection whose pod has not reported yet is looked at again."""
+from ullage_operator.reconcile.snapshot import SETTLE_SECONDS, held_seconds
 
 COUNTS: Final = ("points", "documents", "indexed_vectors")
 """What of a status comes and goes with the traffic."""
@@ -49,9 +53,7 @@ def refusals(observed: PoolObserved) -> dict[str, Refusal]:
     One whose model is missing is handed to the pod all the same: it has its documents and its
     words, and the model may come.
     """
-    profile = effective_profile(
-        observed.profile, observed.record.profile if observed.record is not None else None
-    )
+    profile = profile_in_effect(observed)
     models = [m for m in observed.members if m.metadata.deletion_timestamp is None]
     found: dict[str, Refusal] = {}
     for collection in observed.collections:
@@ -106,7 +108,7 @@ class Seen:
     @property
     def is_up(self) -> bool:
         """Whether its pod takes requests."""
-        return self.pod is not None and self.pod.ready and not self.pod.deleting
+        return self.pod is not None and self.pod.is_up
 
     @property
     def is_current(self) -> bool:
@@ -203,9 +205,7 @@ def _is_gone(s: Seen) -> bool:
 def _held_seconds(s: Seen) -> float:
     """Return for how long yet the counts are shown as they were when status was last written."""
     written = s.observed.written
-    if written is None:
-        return 0.0
-    return max(0.0, RESTLESS_SECONDS - (s.observed.now - written).total_seconds())
+    return held_seconds(s.observed.now, [] if written is None else [written])
 
 
 def _without_counts(s: Seen, status: VectorCollectionStatus) -> VectorCollectionStatus:
@@ -219,7 +219,8 @@ def desired_status(s: Seen) -> VectorCollectionStatus:
     """Return the whole status that is so."""
     resource, before, entry = s.resource, s.previous, s.entry
     metadata, spec = resource.metadata, resource.spec
-    found = [_condition(s, kind, chain) for kind, chain in CHAINS]
+    generation = resource.metadata.generation
+    found = [condition(kind, finding(chain, s), generation) for kind, chain in CHAINS]
     current = conditions.merged(before.conditions or (), found, now=rfc3339(s.observed.now))
     known = entry if entry is not None and entry.physical is not None else None
     model = before.model
@@ -229,7 +230,7 @@ def desired_status(s: Seen) -> VectorCollectionStatus:
         )
     counts = {name: getattr(known, name, None) for name in COUNTS}
     return VectorCollectionStatus(
-        observed_generation=metadata.generation,
+        observed_generation=generation,
         conditions=list(current),
         url=collection_url(metadata.namespace, spec.pool, metadata.name),
         profile=resource.effective_profile.value,
@@ -244,39 +245,7 @@ def desired_status(s: Seen) -> VectorCollectionStatus:
     )
 
 
-def _condition(s: Seen, kind: ConditionType, chain: tuple[Policy, ...]) -> Condition:
-    said = _finding(s, chain)
-    text = said.message
-    return Condition(
-        type=kind.value,
-        status=said.status,
-        reason=said.reason.value,
-        message=text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…",
-        observed_generation=s.resource.metadata.generation,
-        last_transition_time="",
-    )
-
-
-def _finding(s: Seen, chain: tuple[Policy, ...]) -> Finding:
-    for policy in chain:
-        said = policy(s)
-        if said is not None:
-            return said
-    raise AssertionError("a chain of policies must end with one that always speaks")
-
-
 # --- Accepted ---------------------------------------------------------------------------------
-
-
-def unknown_pool(s: Seen) -> Finding | None:
-    """There is no profile, and there never was a good one."""
-    view = s.observed.profile
-    if effective_profile(view, s.observed.pool.profile) is not None:
-        return None
-    pool, known = s.resource.spec.pool, ", ".join(view.known) or "none"
-    what = f"the profile of pool {pool!r} is not valid ({view.error})" if view.exists else ""
-    what = what or f"there is no pool {pool!r}"
-    return Finding("False", Reason.UNKNOWN_POOL, f"{what}; known pools: {known}")
 
 
 def refused(s: Seen) -> Finding | None:
@@ -294,18 +263,12 @@ def pool_problem(s: Seen) -> Finding | None:
     return Finding(status, note.reason, note.message)
 
 
-def accepted(s: Seen) -> Finding:
-    """Nothing speaks against it."""
-    pool = s.resource.spec.pool
-    return Finding("True", Reason.ACCEPTED, f"the spec is valid and pool {pool!r} exists")
-
-
 ACCEPTED: Final[tuple[Policy, ...]] = (unknown_pool, refused, pool_problem, accepted)
 
 
 def not_accepted(s: Seen) -> Finding | None:
     """What is refused is not ready either, for the same reason."""
-    said = _finding(s, ACCEPTED)
+    said = finding(ACCEPTED, s)
     return said if said.status == "False" else None
 
 
@@ -442,13 +405,8 @@ _TOLD: Final = frozenset(
 def _events(before: Iterable[Condition], after: Iterable[Condition]) -> tuple[EventNote, ...]:
     """Return one Event for each thing that has become so."""
     notes: dict[str, EventNote] = {}
-    for condition in after:
-        old = conditions.find(before, condition.type)
-        if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
-            continue
-        if condition.reason in _TOLD:
-            warning = condition.status == "False" and condition.reason != Reason.DELETING
-            notes.setdefault(
-                condition.reason, EventNote(condition.reason, condition.message, warning)
-            )
+    for _, new in conditions.changed(before, after):
+        if new.reason in _TOLD:
+            warning = new.status == "False" and new.reason != Reason.DELETING
+            notes.setdefault(new.reason, EventNote(new.reason, new.message, warning))
     return tuple(notes.values())

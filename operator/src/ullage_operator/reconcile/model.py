@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from ullage_api import conditions
-from ullage_api.conditions import Condition, ConditionType, Reason
+from ullage_api.conditions import Condition, Reason
 from ullage_api.desired import claim_mounts, desired_revision
 from ullage_api.kinds.memory import Eviction
 from ullage_api.kinds.model_deployment import ModelDeployment
@@ -20,18 +20,16 @@ from ullage_api.kinds.model_status import (
 from ullage_api.names import HOLDS_LABEL_PREFIX, POOL_LABEL, model_url, pod_name
 from ullage_api.wire.pod_report import ReportedRevision
 from ullage_operator.reconcile import arms, history, revisions, turns
+from ullage_operator.reconcile.findings import condition, finding
 from ullage_operator.reconcile.manifests.services import model_service
 from ullage_operator.reconcile.observed import ModelObserved, effective_profile
 from ullage_operator.reconcile.plan import Apply, EventNote, Plan
-from ullage_operator.reconcile.policies import CHAINS, finding
+from ullage_operator.reconcile.policies import CHAINS
 from ullage_operator.reconcile.pool import DELETION_SECONDS, HOLDS, apply_of
 from ullage_operator.reconcile.pressure import Pressure, pressure
 from ullage_operator.reconcile.quantities import quantised, readable, rfc3339
-from ullage_operator.reconcile.snapshot import Snapshot, snapshot
+from ullage_operator.reconcile.snapshot import SETTLE_SECONDS, Snapshot, snapshot
 from ullage_operator.reconcile.transitions import transition, transition_event
-
-SETTLE_SECONDS: Final = 1.0
-"""Time after which a model whose pods have not reported yet is looked at again."""
 
 TAKEN_SECONDS: Final = 30.0
 """How often a name that belongs to somebody else is tried again."""
@@ -113,7 +111,7 @@ def desired_status(
 ) -> ModelDeploymentStatus:
     """Return the whole status that the snapshot amounts to."""
     resource = s.observed.resource
-    found = [_condition(s, kind, index) for index, (kind, _) in enumerate(CHAINS)]
+    found = [condition(kind, finding(chain, s), s.generation) for kind, chain in CHAINS]
     found.append(felt.condition)
     current = conditions.merged(s.previous.conditions or (), found, now=rfc3339(s.observed.now))
     active = _active(s)
@@ -160,18 +158,6 @@ def file_name(uri: str) -> str:
         path = path.rsplit("@", 1)[0] if "@" in path else path
     last = path.rstrip("/").rsplit("/", 1)[-1]
     return last.removeprefix("file:")[:512] or uri[:512]
-
-
-def _condition(s: Snapshot, kind: ConditionType, index: int) -> Condition:
-    said = finding(CHAINS[index][1], s)
-    return Condition(
-        type=kind.value,
-        status=said.status,
-        reason=said.reason.value,
-        message=said.message,
-        observed_generation=s.generation,
-        last_transition_time="",
-    )
 
 
 def _active(s: Snapshot) -> ReportedRevision | None:
@@ -291,17 +277,14 @@ def _eviction_event(
 def _events(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[EventNote, ...]:
     """Return one Event for each thing that has become so: a new status or reason of a condition."""
     notes: dict[str, EventNote] = {}
-    for condition in after:
-        old = conditions.find(before, condition.type)
-        if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
+    for old, new in conditions.changed(before, after):
+        if new.reason == Reason.PENDING or _is_calm_again(old, new):
             continue
-        if condition.reason == Reason.PENDING or _is_calm_again(old, condition):
-            continue
-        failed = condition.status == "False" and condition.reason not in _CALM
-        warning = failed or condition.reason in _WORRYING
-        known = notes.get(condition.reason)
+        failed = new.status == "False" and new.reason not in _CALM
+        warning = failed or new.reason in _WORRYING
+        known = notes.get(new.reason)
         if known is None or (warning and not known.warning):
-            notes[condition.reason] = EventNote(condition.reason, condition.message, warning)
+            notes[new.reason] = EventNote(new.reason, new.message, warning)
     return tuple(notes.values())
 
 

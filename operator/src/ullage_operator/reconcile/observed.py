@@ -98,6 +98,11 @@ class PodView:
     trouble_message: str = ""
     age_seconds: float = 0.0
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes requests."""
+        return self.ready and not self.deleting
+
 
 @dataclass(frozen=True, slots=True)
 class ReportView:
@@ -247,3 +252,9 @@ class CollectionObserved:
 def effective_profile(view: ProfileView, last: PoolProfile | None) -> PoolProfile | None:
     """Return the profile in effect: the platform's, or the last good one that the pool ran on."""
     return view.profile if view.profile is not None else last
+
+
+def profile_in_effect(observed: PoolObserved) -> PoolProfile | None:
+    """Return the profile that a pool runs on."""
+    record = observed.record
+    return effective_profile(observed.profile, record.profile if record is not None else None)

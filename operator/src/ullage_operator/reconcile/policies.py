@@ -1,8 +1,5 @@
 """Conditions of a ModelDeployment, as chains of small pure functions.
 
-Each policy looks at the snapshot and either says what the condition is, or passes. The first that
-speaks decides; the last of each chain always does.
-
 What the chains add up to:
 
 - `Accepted`: whether the spec can be acted on at all.
@@ -23,40 +20,15 @@ from ullage_api.kinds.model_status import Residency
 from ullage_api.names import ROLLBACK_ANNOTATION
 from ullage_api.wire.pod_report import ReportedModel
 from ullage_operator.reconcile import history
-from ullage_operator.reconcile.observed import effective_profile
+from ullage_operator.reconcile.findings import Finding, Status, accepted, finding, unknown_pool
 from ullage_operator.reconcile.quantities import quantised, readable
-from ullage_operator.reconcile.snapshot import FAILURES, Finding, Holder, Snapshot, Status
+from ullage_operator.reconcile.snapshot import FAILURES, Holder, Snapshot
 from ullage_operator.reconcile.transitions import is_back
 
 Policy = Callable[[Snapshot], Finding | None]
 
-MESSAGE_LIMIT = 1024
-
-
-def finding(chain: Iterable[Policy], snapshot: Snapshot) -> Finding:
-    """Return what the first policy that speaks says."""
-    for policy in chain:
-        said = policy(snapshot)
-        if said is not None:
-            text = said.message
-            short = text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
-            return Finding(said.status, said.reason, short)
-    raise AssertionError("a chain of policies must end with one that always speaks")
-
 
 # --- Accepted ---------------------------------------------------------------------------------
-
-
-def unknown_pool(s: Snapshot) -> Finding | None:
-    """There is no profile, and there never was a good one."""
-    view = s.observed.profile
-    if effective_profile(view, s.observed.pool.profile) is not None:
-        return None
-    pool = s.observed.resource.spec.pool
-    known = ", ".join(view.known) or "none"
-    what = f"the profile of pool {pool!r} is not valid ({view.error})" if view.exists else ""
-    what = what or f"there is no pool {pool!r}"
-    return Finding("False", Reason.UNKNOWN_POOL, f"{what}; known pools: {known}")
 
 
 def alias_taken(s: Snapshot) -> Finding | None:
@@ -92,12 +64,6 @@ def profile_missing(s: Snapshot) -> Finding | None:
     pool = s.observed.resource.spec.pool
     message = f"the profile of pool {pool!r}: {view.error}; the pool runs on the last good one"
     return Finding("True", Reason.PROFILE_MISSING, message)
-
-
-def accepted(s: Snapshot) -> Finding:
-    """Nothing speaks against it."""
-    pool = s.observed.resource.spec.pool
-    return Finding("True", Reason.ACCEPTED, f"the spec is valid and pool {pool!r} exists")
 
 
 ACCEPTED: tuple[Policy, ...] = (

@@ -38,7 +38,7 @@ from ullage_operator.reconcile.observed import (
     PodView,
     PoolNote,
     PoolObserved,
-    effective_profile,
+    profile_in_effect,
 )
 from ullage_operator.reconcile.placement import Demand, placed, pool_size
 from ullage_operator.reconcile.plan import Apply, Delete, Plan, Push, Verb
@@ -104,12 +104,6 @@ def decide_pool(observed: PoolObserved) -> Plan:
         requeue_after=min(waits, default=None),
         why=(*why, *waiting),
     )
-
-
-def profile_in_effect(observed: PoolObserved) -> PoolProfile | None:
-    """Return the profile the pool runs on: the platform's, or the last good one."""
-    record = observed.record
-    return effective_profile(observed.profile, record.profile if record is not None else None)
 
 
 def _demands(observed: PoolObserved, accepted: Sequence[ModelDeployment]) -> list[Demand]:

@@ -14,16 +14,16 @@ from typing import Final
 
 from ullage_api.conditions import Condition, ConditionType, Reason
 from ullage_api.kinds.memory import MemoryLevel, worst
+from ullage_operator.reconcile.findings import Finding, finding
 from ullage_operator.reconcile.policies import (
     Policy,
-    finding,
     no_place,
     not_accepted,
     suspended,
     waiting_for_pods,
 )
 from ullage_operator.reconcile.quantities import readable, rfc3339
-from ullage_operator.reconcile.snapshot import Finding, Holder, Snapshot
+from ullage_operator.reconcile.snapshot import Holder, Snapshot
 
 _SHORT: Final = {
     MemoryLevel.HIGH: Reason.MEMORY_HIGH,

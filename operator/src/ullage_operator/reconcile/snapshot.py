@@ -1,8 +1,9 @@
 """A model as its policies see it: the facts, put together once."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 from ullage_api import conditions
 from ullage_api.conditions import Condition, ConditionType, Reason
@@ -27,6 +28,14 @@ _AWAY: Final = frozenset({Reason.IDLE, Reason.WARM})
 
 RESTLESS_SECONDS: Final = 30.0
 """Shortest time between two writes of a status for what comes and goes with the traffic."""
+SETTLE_SECONDS: Final = 1.0
+"""Time after which a member whose pods have not reported yet is looked at again."""
+
+
+def held_seconds(now: datetime, written: Iterable[datetime]) -> float:
+    """Return for how long yet what is restless stays as it was last written."""
+    last = max(written, default=None)
+    return 0.0 if last is None else max(0.0, RESTLESS_SECONDS - (now - last).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ class Holder:
     @property
     def is_up(self) -> bool:
         """Whether the pod takes requests."""
-        return self.pod is not None and self.pod.ready and not self.pod.deleting
+        return self.pod is not None and self.pod.is_up
 
     @property
     def is_silent(self) -> bool:
@@ -162,9 +171,7 @@ class Snapshot:
         since = memory.level_since if memory is not None else None
         moments = [datetime.fromisoformat(since)] if since is not None else []
         moments += [written] if written is not None else []
-        if not moments:
-            return 0.0
-        return max(0.0, RESTLESS_SECONDS - (self.observed.now - max(moments)).total_seconds())
+        return held_seconds(self.observed.now, moments)
 
     @property
     def has_served(self) -> bool:
@@ -211,15 +218,3 @@ def snapshot(observed: ModelObserved) -> Snapshot:
         others=tuple(holder(o) for o in sorted(set(pods) - set(ordinals))),
         placed=placed,
     )
-
-
-Status = Literal["True", "False", "Unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a policy says: a condition without its type and times."""
-
-    status: Status
-    reason: Reason
-    message: str

@@ -34,7 +34,7 @@ class Pods:
         said = {p.ordinal: views[p.name].model(name) for p in pods if p.name in views}
         return cls(
             {o: entry for o, entry in said.items() if entry is not None and entry.uid == uid},
-            frozenset(p.ordinal for p in pods if p.ready and not p.deleting),
+            frozenset(p.ordinal for p in pods if p.is_up),
         )
 
 
