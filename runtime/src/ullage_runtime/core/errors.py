@@ -252,3 +252,8 @@ class LoadError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+def invalid_model(message: str) -> LoadError:
+    """Return what says that a file, or a folder of several, is no model that can be loaded."""
+    return LoadError(Reason.INVALID_MODEL, message, final=True)

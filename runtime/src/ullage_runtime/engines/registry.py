@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ullage_api.conditions import Reason
-from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.errors import LoadError, invalid_model
 from ullage_runtime.engines.worker.backend import Backend, LogSink
 
 
@@ -54,11 +54,9 @@ def engine_of(path: str) -> str:
     """
     engine = _engine_of_folder(Path(path)) if Path(path).is_dir() else _engine_of_file(path)
     if engine == "VLLM" and find_spec("vllm") is None:
-        raise LoadError(
-            Reason.INVALID_MODEL,
+        raise invalid_model(
             f"{Path(path).name} holds safetensors, which vLLM serves, and this image has no vLLM: "
-            "take one that was built with VLLM=true, or a model in GGUF or ONNX",
-            final=True,
+            "take one that was built with VLLM=true, or a model in GGUF or ONNX"
         )
     return engine
 
@@ -76,11 +74,9 @@ def _engine_of_file(path: str) -> str:
         ) from error
     engine = _MAGICS.get(magic)
     if engine is None:
-        raise LoadError(
-            Reason.INVALID_MODEL,
+        raise invalid_model(
             f"not a model file that any engine here can load: it begins with {magic.hex(' ')!r}, "
-            "a GGUF file with '47 47 55 46'",
-            final=True,
+            "a GGUF file with '47 47 55 46'"
         )
     return engine
 
@@ -90,10 +86,8 @@ def _engine_of_folder(folder: Path) -> str:
     endings = {Path(name).suffix for name in names}
     found = next((engine for ending, engine in _SUFFIXES.items() if ending in endings), None)
     if found is None:
-        raise LoadError(
-            Reason.INVALID_MODEL,
+        raise invalid_model(
             f"no engine here can load what the folder holds: {', '.join(names[:8])[:300]}; "
-            "GGUF, ONNX and safetensors can be loaded",
-            final=True,
+            "GGUF, ONNX and safetensors can be loaded"
         )
     return found

@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
-from ullage_api.conditions import Reason
-from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.errors import invalid_model
 from ullage_runtime.engines.pooled.texts import Frame
 
 _PROBE: Final = "a"
@@ -28,9 +27,9 @@ class HubTokenizer:
             added = self._tokenizer.get_added_tokens_decoder()
             pair = self._tokenizer.encode(_PROBE, _PROBE, add_special_tokens=True)
         except Exception as error:  # tokenizers raises nothing narrower
-            raise _invalid(f"cannot be read: {str(error)[:200]}") from error
+            raise invalid_model(f"tokenizer.json cannot be read: {str(error)[:200]}") from error
         if not vocabulary:
-            raise _invalid("has no vocabulary")
+            raise invalid_model("tokenizer.json has no vocabulary")
         self.frame = _frame(pair)
         self.second_type = max(pair.type_ids, default=0)
         """What the tokens of a pair's second text are called."""
@@ -53,10 +52,6 @@ class HubTokenizer:
         """Return the text of tokens, special ones spelled out."""
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
         return text
-
-
-def _invalid(how: str) -> LoadError:
-    return LoadError(Reason.INVALID_MODEL, f"tokenizer.json {how}", final=True)
 
 
 def _frame(pair: Any) -> Frame:

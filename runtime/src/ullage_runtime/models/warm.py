@@ -155,21 +155,22 @@ class WarmTier:
     async def _saved_prefixes(self, model: str, live: Live) -> _Kept | None:
         most = max(PREFIX_LEAST, live.artifacts.model.size // PREFIX_SHARE)
         limit = min(most, self._governor.warm_room)
-        kept: _Kept | None = None
         try:
-            if (await live.engine.stats()).kv_cells_used:
-                kept = self._kept(f"{model} (prefixes)", limit)
-            count = 0 if kept is None else await live.engine.save_prefixes(kept.file.path, limit)
+            if not (await live.engine.stats()).kv_cells_used:
+                return None
+            kept = self._kept(f"{model} (prefixes)", limit)
+            if kept is None:
+                return None
+            count = 0
+            try:
+                count = await live.engine.save_prefixes(kept.file.path, limit)
+            finally:
+                if not count:
+                    kept.close()
         except (EngineFailed, LoadError) as error:
             _log.warning("warm.prefixes_not_saved", model=model, why=error.message)
-            count = 0
-        except BaseException:
-            if kept is not None:
-                kept.close()
-            raise
-        if kept is None or not count:
-            if kept is not None:
-                kept.close()
+            return None
+        if not count:
             return None
         kept.bytes.settle(count)
         return kept

@@ -48,6 +48,9 @@ LOOK_SECONDS: Final = 5.0
 """How often points are counted and stores asked how they are, for the report."""
 OPENING_STATUSES: Final = frozenset({429, 503, 504})
 """Errors of a model that only has yet to come."""
+LOG_FILE: Final = "log.sqlite"
+DOCUMENTS_FILE: Final = "documents.sqlite"
+"""Files of each collection's folder."""
 _FIRST_EPOCH: Final = 1
 
 
@@ -212,12 +215,9 @@ class Collections:
         name = held.desired.name
         held.problem = "its data is being deleted"
         folder = self._folder / name
-        path = folder / "log.sqlite"
-        if await asyncio.to_thread(path.exists):
+        if await asyncio.to_thread((folder / LOG_FILE).exists):
             store = await self._store(held.desired.spec)
-            changes = ChangeLog(
-                await asyncio.to_thread(LogFile, path, self._now), store, now=self._now
-            )
+            changes = await self._changes(name, store)
             try:
                 routing = await changes.open()
             finally:
@@ -232,12 +232,7 @@ class Collections:
         name, spec = held.desired.name, held.desired.spec
         held.problem = "its store is being opened"
         store = await self._store(spec)
-        folder = self._folder / name
-        changes = ChangeLog(
-            await asyncio.to_thread(LogFile, folder / "log.sqlite", self._now),
-            store,
-            now=self._now,
-        )
+        changes = await self._changes(name, store)
         try:
             routing = await changes.open()
             if routing is None:
@@ -254,13 +249,18 @@ class Collections:
             update={"embedding": spec.embedding.model_copy(update={"model_deployment": made_with})}
         )
         collection = Collection(name, kept, store, changes, self._embedder, found.layout)
-        documents = await asyncio.to_thread(DocumentsFile, folder / "documents.sqlite", self._now)
+        path = self._folder / name / DOCUMENTS_FILE
+        documents = await asyncio.to_thread(DocumentsFile, path, self._now)
         held.collection = collection
         held.ingestion = Ingestion(collection, documents)
         await held.ingestion.start()
         held.differences = self._differences(held, found.layout)
         await held.look()
         log.info("collection opened", collection=name, physical=routing.read)
+
+    async def _changes(self, name: str, store: Store) -> ChangeLog:
+        path = self._folder / name / LOG_FILE
+        return ChangeLog(await asyncio.to_thread(LogFile, path, self._now), store, now=self._now)
 
     async def _made(self, name: str, spec: VectorCollectionSpec, store: Store) -> Routing:
         """Return where a new collection lives, which is made, or was there before us."""

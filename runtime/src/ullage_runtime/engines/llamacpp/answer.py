@@ -8,7 +8,7 @@ from ullage_runtime.core.scheduling.sequence import Sequence
 from ullage_runtime.engines.llamacpp.model import Model
 from ullage_runtime.engines.llamacpp.sampling import Sampled, Sampler
 from ullage_runtime.engines.llamacpp.text import TextStream
-from ullage_runtime.engines.prompting.chats import Course
+from ullage_runtime.engines.prompting.telling import Telling, chunk_of
 
 
 @dataclass(slots=True)
@@ -24,15 +24,11 @@ class Answer:
     announced: bool = False
     held: tuple[TokenLogprobs, ...] = ()
     """Of tokens whose text is held back."""
-    echo: str = ""
-    """Text of the prompt, that the answer is to begin with."""
     scored: int = 0
     """Tokens of the prompt that are told already, when its log probabilities are wanted too."""
-    course: Course = field(default_factory=Course)
+    telling: Telling = field(default_factory=Telling)
     marks: frozenset[int] = frozenset()
     """Control tokens whose text is needed to tell reasoning and calls apart."""
-    reasoned: int = 0
-    """Tokens that are reasoning: the first ones, as it comes before all else."""
     _forced: list[int] = field(default_factory=list)
 
     @property
@@ -42,7 +38,7 @@ class Answer:
             prompt_tokens=self.sequence.prompt_length,
             completion_tokens=self.generated,
             cached_tokens=self.sequence.cached,
-            reasoning_tokens=self.reasoned,
+            reasoning_tokens=self.telling.reasoned,
         )
 
     def steered(self, sampled: Sampled, model: Model) -> Sampled:
@@ -51,10 +47,10 @@ class Answer:
         A model that would end while it thinks, and owes an answer of a certain form, is led out of
         its thoughts instead.
         """
-        stream = self.course.stream
-        if stream is not None and stream.thinks and self.course.waits_for_reasoning:
+        stream = self.telling.course.stream
+        if stream is not None and stream.thinks and self.telling.course.waits_for_reasoning:
             if not self._forced and model.is_end(sampled.token):
-                self._forced = list(self.course.reasoning_end)
+                self._forced = list(self.telling.course.reasoning_end)
             if self._forced:
                 return replace(sampled, token=self._forced.pop(0))
         return sampled
@@ -67,7 +63,7 @@ class Answer:
         if self.tells_logprobs and not ends:
             self.held += (told(sampled, model),)
         piece = b"" if ends else model.piece(token, special=token in self.marks)
-        delta = self._told(self.text.feed(piece))
+        delta = self.telling.told(self.text.feed(piece), self.generated)
         if ends or self.text.stopped:
             return self.end(FinishReason.STOP, delta)
         if self.sequence.prompt_length + self.generated >= self.sequence.limit:
@@ -105,48 +101,25 @@ class Answer:
         """Return the last chunk, with whatever was held back."""
         delta = last or Delta()
         if not self.text.stopped:
-            delta += self._told(self.text.finish())
+            delta += self.telling.told(self.text.finish(), self.generated)
         if self.text.stopped and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
-        stream = self.course.stream
-        if stream is not None:
-            delta += stream.finish()
-            if reason is FinishReason.STOP and stream.calls is not None and stream.calls.count:
-                reason = FinishReason.TOOL_CALLS
-        return self._chunk(delta, self.usage, reason)
+        further, reason = self.telling.finished(reason)
+        return self._chunk(delta + further, self.usage, reason)
 
     def _chunk(
         self, delta: Delta, usage: Usage | None, finish: FinishReason | None = None
     ) -> Chunk:
-        return Chunk(
-            text=delta.content,
-            reasoning=delta.reasoning,
-            calls=delta.calls,
-            usage=usage,
-            finish=finish,
-            logprobs=self._released(),
-        )
-
-    def _told(self, text: str) -> Delta:
-        """Return what a part of the answer's text makes known."""
-        stream = self.course.stream
-        if stream is None:
-            echo, self.echo = self.echo, ""
-            return Delta(echo + text)
-        thought = stream.thinks
-        delta = stream.feed(text)
-        if thought or stream.thinks:
-            self.reasoned = self.generated
-        return delta
+        return chunk_of(delta, usage, finish, self._released())
 
     def _constrain(self) -> None:
         """Let a grammar apply that has waited for the reasoning's end, or for a call."""
-        stream, held = self.course.stream, self.text.held
+        stream, held = self.telling.course.stream, self.text.held
         if stream is None or stream.thinks or held is None:
             return
         calls = stream.calls
         text: str | None = stream.content
-        if self.course.waits_for_call and calls is not None:
+        if self.telling.course.waits_for_call and calls is not None:
             text = calls.call_text
         if text is None:
             return

@@ -26,6 +26,7 @@ from ullage_runtime.engines.llamacpp.model import Model
 from ullage_runtime.engines.llamacpp.sampling import Sampler
 from ullage_runtime.engines.llamacpp.text import TextStream
 from ullage_runtime.engines.prompting.prompts import Prompts
+from ullage_runtime.engines.prompting.telling import Telling
 from ullage_runtime.engines.worker.backend import Outcome
 
 MAX_WAITING = 1024
@@ -98,12 +99,11 @@ class Batching:
         answer = Answer(
             sequence=sequence,
             sampler=Sampler(sampling, self._model, tokens, course.gbnf, waits=course.waits),
-            course=course,
+            telling=Telling(course, self._prompts.text(request) if request.echo else ""),
             marks=prompt.marks,
             text=TextStream(sampling.stop),
             tells_logprobs=sampling.logprobs is not None,
             stop_tokens=frozenset(sampling.stop_tokens),
-            echo=self._prompts.text(request) if request.echo else "",
         )
         if sequence.scores_prompt:
             answer.begin_scores(self._prompts.added(request, tokens), self._model)

@@ -10,9 +10,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
-from ullage_api.conditions import Reason
 from ullage_runtime.core.domain import GenerateRequest, Message
-from ullage_runtime.core.errors import EngineFailed, LoadError, ServingError
+from ullage_runtime.core.errors import EngineFailed, ServingError, invalid_model
 from ullage_runtime.core.vectors import floats
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.model import Model
@@ -46,10 +45,8 @@ def judging_frame(model: Model, prompts: Prompts) -> Frame:
     head, _, rest = text.partition(QUERY)
     middle, _, tail = rest.partition(DOCUMENT)
     if not rest or not middle or DOCUMENT not in rest:
-        raise LoadError(
-            Reason.INVALID_MODEL,
-            "the model's template leaves the query or the document out, so that it cannot be asked",
-            final=True,
+        raise invalid_model(
+            "the model's template leaves the query or the document out, so that it cannot be asked"
         )
     # A space belongs to the word behind it: vocabularies have them as one token.
     opening, gap = head.rstrip(" "), middle.rstrip(" ")
@@ -69,10 +66,8 @@ def _rendered(model: Model, prompts: Prompts) -> str:
     try:
         return prompts.rendered(GenerateRequest("", messages=turns, template_options=options))
     except ServingError as error:
-        raise LoadError(
-            Reason.INVALID_MODEL,
-            f"the model cannot be asked with its chat template: {error.message}",
-            final=True,
+        raise invalid_model(
+            f"the model cannot be asked with its chat template: {error.message}"
         ) from error
 
 
@@ -85,11 +80,9 @@ class Judging(PooledContext):
         """Prepare to judge; raises LoadError when the vocabulary has no such words."""
         answers = [model.tokenized(answer, add_special=False) for answer in ANSWERS]
         if any(len(tokens) != 1 for tokens in answers):
-            raise LoadError(
-                Reason.INVALID_MODEL,
+            raise invalid_model(
                 f"the model's vocabulary has no single tokens for {' and '.join(ANSWERS)}, so it "
-                "cannot rank by what it would answer",
-                final=True,
+                "cannot rank by what it would answer"
             )
         super().__init__(model, width=1)
         self._yes, self._no = (tokens[0] for tokens in answers)

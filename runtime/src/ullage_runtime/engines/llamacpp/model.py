@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ullage_api.conditions import Reason
 from ullage_runtime.core.domain import CacheType, EngineSpec
-from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.errors import LoadError, invalid_model
 from ullage_runtime.core.pooled import Ability, PoolingType
 from ullage_runtime.core.scheduling.portions import SCORED_TOKENS
 from ullage_runtime.engines.limits import cpu_quota
@@ -91,7 +91,7 @@ class Model:
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         self._model = llama_cpp.llama_model_load_from_file(spec.path.encode(), params)
         if not self._model:
-            raise LoadError(Reason.INVALID_MODEL, "llama.cpp cannot load the file", final=True)
+            raise invalid_model("llama.cpp cannot load the file")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         # Before the context, whose graphs are sized for them. A dry run goes without: they would
         # really take their memory.
@@ -351,22 +351,7 @@ class Model:
 
     def tokenized(self, text: str, *, add_special: bool = True) -> list[int]:
         """Return a text's tokens; markers of special tokens in it become those tokens."""
-        data = text.encode()
-        capacity = len(data) + 8
-        while True:
-            buffer = (llama_cpp.llama_token * capacity)()
-            count = llama_cpp.llama_tokenize(
-                self._vocab,
-                data,
-                len(data),
-                buffer,
-                capacity,
-                add_special,
-                True,  # noqa: FBT003
-            )
-            if count >= 0:
-                return list(buffer[:count])
-            capacity = -count
+        return tokenized(self._vocab, text, add_special=add_special)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return a token's bytes; control tokens have none unless they are asked for."""
@@ -401,3 +386,23 @@ class Model:
 def _longest_token(lines: Sequence[str]) -> int:
     """Return the bytes of the vocabulary's longest token, or 0 if the library does not log it."""
     return next((int(m[1]) for line in lines if (m := _LONGEST_TOKEN.search(line))), 0)
+
+
+def tokenized(vocabulary: Any, text: str, *, add_special: bool = True) -> list[int]:
+    """Return a text's tokens by a vocabulary's handle; special tokens' markers become those."""
+    data = text.encode()
+    capacity = len(data) + 8
+    while True:
+        buffer = (llama_cpp.llama_token * capacity)()
+        count = llama_cpp.llama_tokenize(
+            vocabulary,
+            data,
+            len(data),
+            buffer,
+            capacity,
+            add_special,
+            True,  # noqa: FBT003 - llama.h has no names: markers are read
+        )
+        if count >= 0:
+            return list(buffer[:count])
+        capacity = -count

@@ -1,7 +1,6 @@
 """What a file can be loaded for: generating, embedding or ranking."""
 
-from ullage_api.conditions import Reason
-from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.errors import invalid_model
 from ullage_runtime.core.pooled import Ability
 from ullage_runtime.engines.llamacpp.header import Header
 from ullage_runtime.engines.llamacpp.model import Model
@@ -11,7 +10,7 @@ def check_purpose(model: Model, header: Header, purpose: Ability) -> None:
     """Raise LoadError(InvalidModel) unless the model can do what it is loaded for."""
     problem = _problem(model, header, purpose)
     if problem is not None:
-        raise LoadError(Reason.INVALID_MODEL, problem, final=True)
+        raise invalid_model(problem)
 
 
 def _problem(model: Model, header: Header, purpose: Ability) -> str | None:

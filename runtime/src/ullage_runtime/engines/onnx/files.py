@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ullage_api.conditions import Reason
-from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.errors import invalid_model
 from ullage_runtime.core.pooled import PoolingType
 
 DEFAULT_LONGEST: Final = 512
@@ -81,7 +80,7 @@ class OnnxFiles:
         if not modes:
             return None
         if len(modes) > 1 or modes[0] not in _POOLING_MODES:
-            raise invalid(
+            raise invalid_model(
                 f"the model's files ask for the pooling {', '.join(modes)[:200]}, which is not "
                 "supported; engine.pooling says Mean, CLS or Last instead"
             )
@@ -101,7 +100,7 @@ def find_files(path: str) -> OnnxFiles:
         folders.append(model.parent.parent)
     tokenizer = _found(folders, "tokenizer.json")
     if tokenizer is None:
-        raise invalid(
+        raise invalid_model(
             f"there is no tokenizer.json beside {model.name}; transformers writes one with "
             "AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         )
@@ -117,18 +116,13 @@ def find_files(path: str) -> OnnxFiles:
     )
 
 
-def invalid(message: str) -> LoadError:
-    """Return what says that the files are no model that can be loaded."""
-    return LoadError(Reason.INVALID_MODEL, message, final=True)
-
-
 def _onnx_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     usual = [path / name for name in _USUAL if (path / name).is_file()]
     found = usual or sorted(path.rglob("*.onnx"))
     if not found:
-        raise invalid(f"{path.name} holds no .onnx file")
+        raise invalid_model(f"{path.name} holds no .onnx file")
     return found[0]
 
 
@@ -144,7 +138,7 @@ def _json(folders: list[Path], name: str) -> Any:
         with path.open("rb") as file:
             return json.loads(file.read(MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise invalid(f"{name} cannot be read: {str(error)[:200]}") from error
+        raise invalid_model(f"{name} cannot be read: {str(error)[:200]}") from error
 
 
 def _object(folders: list[Path], name: str) -> Mapping[str, Any]:

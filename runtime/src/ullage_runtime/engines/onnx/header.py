@@ -13,8 +13,7 @@ from enum import IntEnum
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from ullage_api.conditions import Reason
-from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.errors import invalid_model
 
 MAX_FIELDS: Final = 2_000_000
 """Fields of all messages that are looked at; a large encoder has 50,000."""
@@ -97,11 +96,11 @@ def read_header(path: Path) -> Header:
             _Walk(data, header).model()
         header.outer_bytes = sum(_checked(path, external) for external in header.externals)
     except _DamagedError as error:
-        raise _invalid(f"{path.name} is no whole ONNX file: {error}") from error
+        raise invalid_model(f"{path.name} is no whole ONNX file: {error}") from error
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        raise _invalid(f"{path.name} cannot be read: {error}") from error
+        raise invalid_model(f"{path.name} cannot be read: {error}") from error
     if not header.inputs or not header.outputs:
-        raise _invalid(f"{path.name} is no ONNX model: it has no inputs or no outputs")
+        raise invalid_model(f"{path.name} is no ONNX model: it has no inputs or no outputs")
     return header
 
 
@@ -110,22 +109,18 @@ def _checked(path: Path, external: External) -> int:
     shown = repr(external.location[:SHOWN])
     location = PurePosixPath(external.location)
     if location.is_absolute() or ".." in location.parts or "\\" in external.location:
-        raise _invalid(f"{path.name} wants data from {shown}, which does not lie beside it")
+        raise invalid_model(f"{path.name} wants data from {shown}, which does not lie beside it")
     beside = path.parent / location
     if "\0" in external.location or not beside.is_file():
-        raise _invalid(
+        raise invalid_model(
             f"{path.name} has its weights in {shown}, which is not there; an ONNX file brings "
             f"what is named {path.name}_data or {path.name}.data"
         )
     there = beside.stat().st_size - external.offset
     wanted = there if external.length is None else external.length
     if min(there, wanted, external.offset) < 0 or wanted > there:
-        raise _invalid(f"{path.name} wants more of {shown} than there is")
+        raise invalid_model(f"{path.name} wants more of {shown} than there is")
     return wanted
-
-
-def _invalid(message: str) -> LoadError:
-    return LoadError(Reason.INVALID_MODEL, message, final=True)
 
 
 class _DamagedError(Exception):

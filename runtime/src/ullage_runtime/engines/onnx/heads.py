@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from ullage_runtime.core.errors import invalid_model
 from ullage_runtime.core.pooled import Ability, Output, PoolingType
-from ullage_runtime.engines.onnx.files import invalid
 
 Numbers = Any
 """An array of numpy's."""
@@ -59,13 +59,13 @@ def _score(shapes: Mapping[str, Sequence[object]]) -> Head:
     of_texts = [name for name, shape in shapes.items() if len(shape) <= _OF_TEXTS]
     name = _LOGITS if _LOGITS in of_texts else next(iter(of_texts), None)
     if name is None or name in _POOLED:
-        raise invalid(
+        raise invalid_model(
             f"the graph gives no score of a text but {_listed(shapes)}, so it is no cross-encoder; "
             "with task Embedding it ranks by the cosine of its embeddings"
         )
     count = shapes[name][1:]
     if any(isinstance(size, int) and size != 1 for size in count):
-        raise invalid(
+        raise invalid_model(
             f"the graph gives {count[0]} scores of a pair, so it is a classifier; a cross-encoder "
             "gives one"
         )
@@ -82,7 +82,7 @@ def _vector(pooling: PoolingType, shapes: Mapping[str, Sequence[object]]) -> Hea
         if len(shape) == _OF_TOKENS and name not in FURTHER.values()
     ]
     if not of_tokens:
-        raise invalid(
+        raise invalid_model(
             f"the graph gives no vectors of tokens but {_listed(shapes)}, so its task cannot be "
             "Embedding"
             if pooled is None

@@ -10,7 +10,7 @@ import numpy as np
 
 from ullage_api.conditions import Reason
 from ullage_runtime.core.domain import EngineSpec
-from ullage_runtime.core.errors import EngineFailed, InsufficientMemory, LoadError
+from ullage_runtime.core.errors import EngineFailed, InsufficientMemory, LoadError, invalid_model
 from ullage_runtime.core.pooled import (
     Ability,
     Output,
@@ -21,7 +21,7 @@ from ullage_runtime.core.pooled import (
 )
 from ullage_runtime.core.vectors import dimensions
 from ullage_runtime.engines.limits import cpu_quota
-from ullage_runtime.engines.onnx.files import DEFAULT_LONGEST, OnnxFiles, find_files, invalid
+from ullage_runtime.engines.onnx.files import DEFAULT_LONGEST, OnnxFiles, find_files
 from ullage_runtime.engines.onnx.heads import Numbers, heads_for, pooled_output
 from ullage_runtime.engines.onnx.session import BATCH, Session, runs_of, tried_in_halves
 from ullage_runtime.engines.tokenizing import HubTokenizer
@@ -56,7 +56,9 @@ class OnnxModel:
         self.width = dimensions(said.values)
         self.token_width = 0 if said.colbert is None else said.colbert.width
         if spec.purpose is Ability.RERANK and self.width != 1:
-            raise invalid(f"the graph gives {self.width} scores of a pair; a cross-encoder, one")
+            raise invalid_model(
+                f"the graph gives {self.width} scores of a pair; a cross-encoder, one"
+            )
 
     def compute(self, texts: Sequence[Sequence[int]], outputs: Collection[Output]) -> list[Said]:
         """Return what is wanted of each text; its one vector is not yet of length 1.
@@ -98,7 +100,7 @@ class OnnxModel:
             for count, length in ((1, longest), (many, min(longest, max(1, BATCH // many)))):
                 said = self.compute([[last] * length] * count, self.outputs)
         except EngineFailed as error:
-            raise invalid(
+            raise invalid_model(
                 f"the model cannot compute {longest} tokens, the last of the tokenizer's "
                 f"{self.tokenizer.vocabulary_size} among them: {error.message}; either the "
                 "tokenizer is another model's, or engine.contextLength is more than it knows"
@@ -114,11 +116,11 @@ class OnnxModel:
 def check_spec(spec: EngineSpec) -> None:
     """Raise LoadError for what is asked of a GGUF file only."""
     if spec.purpose is Ability.GENERATE:
-        raise invalid(
+        raise invalid_model(
             "an ONNX file embeds or ranks texts: its task is Embedding or Rerank; chats want GGUF"
         )
     if spec.adapters:
-        raise invalid("adapters are applied to GGUF files only; remove model.adapters")
+        raise invalid_model("adapters are applied to GGUF files only; remove model.adapters")
 
 
 def longest_text(files: OnnxFiles, spec: EngineSpec) -> int:
@@ -127,7 +129,7 @@ def longest_text(files: OnnxFiles, spec: EngineSpec) -> int:
     if spec.context_length is None:
         return min(positions or DEFAULT_LONGEST, DEFAULT_LONGEST)
     if positions and spec.context_length > positions:
-        raise invalid(
+        raise invalid_model(
             f"engine.contextLength is {spec.context_length}; this encoder knows {positions} "
             "positions"
         )
@@ -143,7 +145,7 @@ def _pooling(
     if pooled_output(shapes) is not None:
         return PoolingType.AUTO
     if files.further_stages:
-        raise invalid(
+        raise invalid_model(
             "the model's files ask for more than pooling behind the transformer: "
             f"{', '.join(files.further_stages)[:200]}; engine.pooling says to go without"
         )

@@ -9,8 +9,7 @@ import numpy as np
 import onnxruntime
 
 from ullage_api.conditions import Reason
-from ullage_runtime.core.errors import EngineFailed, InsufficientMemory, LoadError
-from ullage_runtime.engines.onnx.files import invalid
+from ullage_runtime.core.errors import EngineFailed, InsufficientMemory, LoadError, invalid_model
 from ullage_runtime.engines.onnx.heads import Head, Numbers
 from ullage_runtime.engines.pooled.texts import Pair
 
@@ -150,18 +149,18 @@ def _checked_inputs(session: Any) -> dict[str, type[Any]]:
     found = {}
     for each in session.get_inputs():
         if each.name not in _KNOWN_INPUTS or each.type not in _INTEGERS:
-            raise invalid(
+            raise invalid_model(
                 f"the graph wants an input {each.name[:64]!r} of {each.type[:64]}; a text encoder "
                 f"takes {', '.join(_KNOWN_INPUTS)} as integers"
             )
         if any(isinstance(size, int) for size in each.shape) or len(each.shape) != _OF_TEXTS:
-            raise invalid(
+            raise invalid_model(
                 f"the graph takes {each.name} in one shape only, {each.shape}: export it with "
                 "dynamic axes for texts and tokens"
             )
         found[each.name] = _INTEGERS[each.type]
     if _TOKENS not in found:
-        raise invalid(f"the graph has no input {_TOKENS}, so it is no text encoder")
+        raise invalid_model(f"the graph has no input {_TOKENS}, so it is no text encoder")
     return found
 
 

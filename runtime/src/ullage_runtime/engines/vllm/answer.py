@@ -11,7 +11,7 @@ from ullage_runtime.core.domain import (
     TokenLogprobs,
     Usage,
 )
-from ullage_runtime.engines.prompting.chats import Course
+from ullage_runtime.engines.prompting.telling import Telling, chunk_of
 from ullage_runtime.engines.vllm.speller import Speller
 
 _FINISHES: Final = {
@@ -29,14 +29,10 @@ class Answer:
     prompt_tokens: int
     logprobs: int | None
     """How many likeliest tokens are told for each; None tells nothing."""
-    course: Course
+    telling: Telling
     deadline: float | None
     """On the monotonic clock."""
-    echo: str = ""
-    """Text of the prompt, that the answer is to begin with."""
     generated: int = 0
-    reasoned: int = 0
-    """Tokens that are reasoning: the first ones, as it comes before all else."""
     cached: int = 0
     announced: bool = False
 
@@ -45,7 +41,7 @@ class Answer:
         said = output.outputs[0]
         self.generated += len(said.token_ids)
         self.cached = output.num_cached_tokens or 0
-        delta = self._told(said.text)
+        delta = self.telling.told(said.text, self.generated)
         logprobs = _likelihoods(said, self.logprobs, speller)
         if said.finish_reason is not None:
             return self.end(_FINISHES[said.finish_reason], delta, logprobs)
@@ -55,7 +51,7 @@ class Answer:
         if not self.announced:
             usage = Usage(prompt_tokens=self.prompt_tokens, cached_tokens=self.cached)
         self.announced = True
-        return _chunk(delta, usage, None, logprobs)
+        return chunk_of(delta, usage, None, logprobs)
 
     def end(
         self,
@@ -64,46 +60,15 @@ class Answer:
         logprobs: tuple[TokenLogprobs, ...] = (),
     ) -> Chunk:
         """Return the last chunk, with whatever was held back."""
-        delta, stream = delta or self._told(""), self.course.stream
-        if stream is not None:
-            delta += stream.finish()
-            if finish is FinishReason.STOP and stream.calls is not None and stream.calls.count:
-                finish = FinishReason.TOOL_CALLS
+        delta = delta or self.telling.told("", self.generated)
+        further, finish = self.telling.finished(finish)
         usage = Usage(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.generated,
             cached_tokens=self.cached,
-            reasoning_tokens=self.reasoned,
+            reasoning_tokens=self.telling.reasoned,
         )
-        return _chunk(delta, usage, finish, logprobs)
-
-    def _told(self, text: str) -> Delta:
-        """Return what a part of the answer's text makes known."""
-        stream = self.course.stream
-        if stream is None:
-            echo, self.echo = self.echo, ""
-            return Delta(echo + text)
-        thought = stream.thinks
-        delta = stream.feed(text)
-        if thought or stream.thinks:
-            self.reasoned = self.generated
-        return delta
-
-
-def _chunk(
-    delta: Delta,
-    usage: Usage | None,
-    finish: FinishReason | None,
-    logprobs: tuple[TokenLogprobs, ...],
-) -> Chunk:
-    return Chunk(
-        text=delta.content,
-        reasoning=delta.reasoning,
-        calls=delta.calls,
-        usage=usage,
-        finish=finish,
-        logprobs=logprobs,
-    )
+        return chunk_of(delta + further, usage, finish, logprobs)
 
 
 def _likelihoods(said: Any, wanted: int | None, speller: Speller) -> tuple[TokenLogprobs, ...]:

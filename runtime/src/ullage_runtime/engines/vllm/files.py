@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ullage_api.conditions import Reason
 from ullage_runtime.core.domain import Adapter
-from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.errors import invalid_model
 
 MAX_JSON_BYTES: Final = 4 << 20
 """Longest file of settings: lists of added tokens are among them, the vocabulary is not."""
@@ -96,22 +95,22 @@ def find_files(path: str) -> ModelFiles:
     """Return the files of the model in a folder; raises LoadError(InvalidModel)."""
     folder = Path(path)
     if not folder.is_dir():
-        raise invalid(
+        raise invalid_model(
             f"{folder.name} is the weights alone; name the folder, which has config.json and "
             "tokenizer.json as well"
         )
     weights = tuple(sorted(p for p in folder.glob("*.safetensors") if _is_model(p)))
     if not weights:
-        raise invalid(f"{folder.name} holds no .safetensors file beside its config.json")
+        raise invalid_model(f"{folder.name} holds no .safetensors file beside its config.json")
     for name, what in (("config.json", "settings"), ("tokenizer.json", "vocabulary")):
         if not (folder / name).is_file():
-            raise invalid(
+            raise invalid_model(
                 f"there is no {name}, the model's {what}, beside {weights[0].name}; transformers "
                 "writes it with save_pretrained(…) of the model and of AutoTokenizer"
             )
     config = _object(folder / "config.json")
     if "auto_map" in config:
-        raise invalid(
+        raise invalid_model(
             "config.json asks for Python code that lies beside the weights (auto_map), which is "
             "never run here; take a model whose architecture vLLM knows, and remove auto_map"
         )
@@ -122,7 +121,7 @@ def find_files(path: str) -> ModelFiles:
 def check_generates(files: ModelFiles) -> None:
     """Raise LoadError for an encoder, which no task of this engine is for."""
     if files.architecture.endswith(_ENCODERS):
-        raise invalid(
+        raise invalid_model(
             f"{files.architecture} embeds or ranks texts and generates none; `ullage convert` "
             "makes an ONNX file of it, which is served with task Embedding or Rerank"
         )
@@ -132,24 +131,19 @@ def adapter_rank(adapter: Adapter) -> int:
     """Return the rank of a LoRA adapter in PEFT's form; raises LoadError."""
     path = Path(adapter.path) / "adapter_config.json"
     if not path.is_file():
-        raise invalid(
+        raise invalid_model(
             f"adapter {adapter.name!r} is no folder with adapter_config.json, which a model in "
             "safetensors wants; GGUF adapters are for GGUF models"
         )
     if adapter.scale != 1.0:
-        raise invalid(
+        raise invalid_model(
             f"model.adapters.scale of {adapter.name!r} is {adapter.scale:g}; vLLM applies adapters "
             "as their own alpha says: remove scale"
         )
     rank = _object(path).get("r")
     if not isinstance(rank, int) or not 0 < rank <= 512:  # noqa: PLR2004 - vLLM's largest
-        raise invalid(f"adapter {adapter.name!r} has rank {rank!r}; 1 to 512 can be served")
+        raise invalid_model(f"adapter {adapter.name!r} has rank {rank!r}; 1 to 512 can be served")
     return rank
-
-
-def invalid(message: str) -> LoadError:
-    """Return what says that the files are no model that can be loaded."""
-    return LoadError(Reason.INVALID_MODEL, message, final=True)
 
 
 def _is_model(path: Path) -> bool:
@@ -165,7 +159,7 @@ def _object(path: Path) -> Mapping[str, Any]:
         with path.open("rb") as file:
             found = json.loads(file.read(MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise invalid(f"{path.name} cannot be read: {str(error)[:200]}") from error
+        raise invalid_model(f"{path.name} cannot be read: {str(error)[:200]}") from error
     if not isinstance(found, dict):
-        raise invalid(f"{path.name} is no JSON object")
+        raise invalid_model(f"{path.name} is no JSON object")
     return found

@@ -22,6 +22,7 @@ from ullage_runtime.core.errors import (
 )
 from ullage_runtime.engines.prompting.chats import Course
 from ullage_runtime.engines.prompting.prompts import Prompt, Prompts
+from ullage_runtime.engines.prompting.telling import Telling
 from ullage_runtime.engines.vllm.answer import Answer
 from ullage_runtime.engines.vllm.library import Core
 from ullage_runtime.engines.vllm.parameters import parameters_of, refused
@@ -113,9 +114,8 @@ class Generating:
             id=request.request_id,
             prompt_tokens=len(prompt.tokens),
             logprobs=sampling.logprobs,
-            course=prompt.course,
+            telling=Telling(prompt.course, self._prompts.text(request) if request.echo else ""),
             deadline=None if timeout is None else arrival + timeout,
-            echo=self._prompts.text(request) if request.echo else "",
         )
         return Ready(self, answer, None if limit < 1 else question)
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from ullage_runtime.engines.vllm.files import invalid
+from ullage_runtime.core.errors import invalid_model
 
 MAX_HEADER_BYTES: Final = 100_000_000
 """Longest header that the format's own library accepts."""
@@ -26,17 +26,17 @@ def tensor_bytes(path: Path) -> int:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             room = size - _LENGTH_BYTES - length
             if not 0 < length <= MAX_HEADER_BYTES or room < 0:
-                raise invalid(f"{path.name} is damaged: its header would have {length} bytes")
+                raise invalid_model(f"{path.name} is damaged: its header would have {length} bytes")
             header = json.loads(file.read(length))
     except OSError as error:
-        raise invalid(f"{path.name} cannot be read: {error.strerror}") from error
+        raise invalid_model(f"{path.name} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise invalid(f"{path.name} is damaged: its header is no JSON") from error
+        raise invalid_model(f"{path.name} is damaged: its header is no JSON") from error
     if not isinstance(header, dict):
-        raise invalid(f"{path.name} is damaged: its header is no JSON object")
+        raise invalid_model(f"{path.name} is damaged: its header is no JSON object")
     tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
     if not tensors:
-        raise invalid(f"{path.name} holds no tensors")
+        raise invalid_model(f"{path.name} holds no tensors")
     return sum(_bytes_of(path, name, tensor, room) for name, tensor in tensors.items())
 
 
@@ -46,9 +46,9 @@ def _bytes_of(path: Path, name: str, tensor: Any, room: int) -> int:
         case [int(begin), int(end)] if 0 <= begin <= end <= room:
             return end - begin
         case [int(), int()]:
-            raise invalid(
+            raise invalid_model(
                 f"{path.name} is incomplete or damaged: {name[:80]!r} would lie at "
                 f"{offsets[0]} to {offsets[1]} of {room} bytes"
             )
         case _:
-            raise invalid(f"{path.name} is damaged: {name[:80]!r} has no place in it")
+            raise invalid_model(f"{path.name} is damaged: {name[:80]!r} has no place in it")

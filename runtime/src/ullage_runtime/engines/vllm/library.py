@@ -5,7 +5,6 @@ is that process already: the core runs in it, so that there is one process to me
 to wait for, and the libraries are loaded once (ADR 30).
 """
 
-import bisect
 import contextlib
 import logging
 import os
@@ -16,10 +15,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ullage_api.conditions import Reason
-from ullage_runtime.core.domain import WIDTHS, EngineSpec, EngineStats, Footprint
-from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.domain import EngineSpec, EngineStats, Footprint
+from ullage_runtime.core.errors import LoadError, invalid_model
+from ullage_runtime.core.scheduling.steps import Counters
 from ullage_runtime.engines.limits import cpu_quota
-from ullage_runtime.engines.vllm.files import ModelFiles, adapter_rank, invalid
+from ullage_runtime.engines.vllm.files import ModelFiles, adapter_rank
 from ullage_runtime.engines.vllm.needs import BLOCK, batch_tokens, context_length, kv_bytes
 from ullage_runtime.engines.worker.backend import LogSink
 
@@ -45,17 +45,14 @@ def prepare_process(spec: EngineSpec) -> None:
         OMP_NUM_THREADS=str(spec.threads or cpu_quota()),
         TOKENIZERS_PARALLELISM="false",
     )
-    if not _has_gpu():
+    if not on_gpu():
         # There is no compiler in the image, and compiling takes longer than it saves.
         os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 
-def _has_gpu() -> bool:
+def on_gpu() -> bool:
     """Whether an NVIDIA driver is here; asked before PyTorch is imported."""
     return os.path.exists("/proc/driver/nvidia/version")  # noqa: PTH110 - a flag of the kernel
-
-
-on_gpu: Final = _has_gpu
 
 
 def start(spec: EngineSpec, files: ModelFiles, needs: Footprint, log: LogSink) -> "Core":
@@ -74,7 +71,7 @@ def start(spec: EngineSpec, files: ModelFiles, needs: Footprint, log: LogSink) -
         raise
     except (ValueError, TypeError) as error:  # pydantic's among them: settings, architectures
         _say_why(error, log)
-        raise invalid(f"vLLM cannot serve the model: {_in_short(error)}") from error
+        raise invalid_model(f"vLLM cannot serve the model: {_in_short(error)}") from error
     except Exception as error:
         _say_why(error, log)
         raise LoadError(
@@ -100,9 +97,9 @@ def _arguments(spec: EngineSpec, files: ModelFiles, needs: Footprint) -> dict[st
         "tensor_parallel_size": spec.tensor_parallel,
         "scheduling_policy": "priority",
         "disable_log_stats": False,
-        "enforce_eager": not _has_gpu(),
+        "enforce_eager": not on_gpu(),
     }
-    if _has_gpu():
+    if on_gpu():
         arguments["gpu_memory_utilization"] = _share_of_device(needs, spec.tensor_parallel)
     else:
         arguments["block_size"] = BLOCK
@@ -122,7 +119,7 @@ def _share_of_device(needs: Footprint, wanted: int) -> float:
 
     there = torch.cuda.device_count()
     if there < wanted:
-        raise invalid(f"engine.tensorParallel is {wanted}; this pod has {there} GPUs")
+        raise invalid_model(f"engine.tensorParallel is {wanted}; this pod has {there} GPUs")
     total: int = torch.cuda.get_device_properties(0).total_memory
     return min(_MOST, needs.total / total)
 
@@ -161,7 +158,7 @@ class Core:
         """What computes."""
         import vllm
 
-        if not _has_gpu():
+        if not on_gpu():
             return f"CPU (vLLM {vllm.__version__})"
         import torch
 
@@ -223,6 +220,7 @@ class Meter:
 
     def __init__(self, cells: int) -> None:
         self.stats = EngineStats(resident_bytes=0, kv_cells=cells)
+        self._counters = Counters()
 
     def attached(self, config: Any, engine_index: int = 0) -> "Meter":
         """Return itself, as vLLM wants to make its loggers."""
@@ -256,14 +254,15 @@ class Meter:
 
     def stepped(self, width: int) -> None:
         """Take note of a step that moved so many generations."""
-        stats = self.stats
+        counters = self._counters
+        counters.count(width)
         self.stats = replace(
-            stats,
-            batch_width=width,
-            batch_width_max=max(stats.batch_width_max, width),
-            steps=stats.steps + 1,
-            step_widths=stats.step_widths + width,
-            steps_by_width=_counted(stats.steps_by_width, width),
+            self.stats,
+            batch_width=counters.width,
+            batch_width_max=counters.widest,
+            steps=counters.steps,
+            step_widths=counters.widths,
+            steps_by_width=tuple(counters.by_width),
         )
 
     def log(self) -> None:
@@ -285,12 +284,6 @@ def _scratch() -> Iterator[None]:
             yield
         finally:
             tempfile.tempdir = before
-
-
-def _counted(widths: tuple[int, ...], width: int) -> tuple[int, ...]:
-    counts = list(widths or (0,) * (len(WIDTHS) + 1))
-    counts[bisect.bisect_left(WIDTHS, width)] += 1
-    return tuple(counts)
 
 
 class _Forwarding(logging.Handler):

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from ullage_runtime.core.domain import CacheType, EngineSpec, Footprint
+from ullage_runtime.core.errors import invalid_model
 from ullage_runtime.core.pooled import Ability
 from ullage_runtime.engines.vllm.files import (
     ModelFiles,
     adapter_rank,
     check_generates,
     find_files,
-    invalid,
 )
 from ullage_runtime.engines.vllm.header import tensor_bytes
 
@@ -62,19 +62,19 @@ def check_spec(spec: EngineSpec, files: ModelFiles, *, on_gpu: bool) -> None:
     """Raise LoadError for settings that this engine does not have."""
     check_generates(files)
     if spec.purpose is not Ability.GENERATE:
-        raise invalid(
+        raise invalid_model(
             "a model in safetensors generates; tasks Embedding and Rerank want GGUF, or ONNX, "
             "which `ullage convert` makes of encoders"
         )
     if spec.kv_cache_type is not CacheType.F16:
-        raise invalid(
+        raise invalid_model(
             f"engine.kvCacheType {spec.kv_cache_type} is for GGUF; vLLM keeps keys and values as "
             "the model's numbers are: remove it"
         )
     if spec.gpu_layers != -1:
-        raise invalid("engine.gpuLayers is for GGUF; vLLM has the whole model on its device")
+        raise invalid_model("engine.gpuLayers is for GGUF; vLLM has the whole model on its device")
     if spec.tensor_parallel > 1 and not on_gpu:
-        raise invalid(
+        raise invalid_model(
             f"engine.tensorParallel is {spec.tensor_parallel}, and this pod has no GPU to divide "
             "the model among; remove it"
         )
@@ -89,7 +89,7 @@ def context_length(spec: EngineSpec, files: ModelFiles) -> int:
     if spec.context_length is None:
         return min(known or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     if known and spec.context_length > known:
-        raise invalid(
+        raise invalid_model(
             f"engine.contextLength is {spec.context_length}; this model knows {known} positions"
         )
     return spec.context_length
@@ -110,7 +110,7 @@ def token_bytes(files: ModelFiles) -> int:
     heads = files.number("num_attention_heads", "n_head")
     hidden = files.number("hidden_size", "n_embd")
     if not (layers and heads and hidden):
-        raise invalid(
+        raise invalid_model(
             "config.json does not say num_hidden_layers, num_attention_heads and hidden_size, by "
             "which the memory of its keys and values is known"
         )

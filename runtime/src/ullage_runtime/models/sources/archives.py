@@ -17,7 +17,8 @@ from typing import IO, Final
 
 import zstandard
 
-from ullage_runtime.models.sources.failures import invalid_model, too_large
+from ullage_runtime.core.errors import invalid_model
+from ullage_runtime.models.sources.failures import too_large
 from ullage_runtime.models.sources.store import Store
 from ullage_runtime.models.sources.trees import TreeFile
 

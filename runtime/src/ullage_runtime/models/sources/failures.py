@@ -31,11 +31,6 @@ def unavailable(message: str) -> LoadError:
     return LoadError(Reason.SOURCE_UNAVAILABLE, message, final=False)
 
 
-def invalid_model(message: str) -> LoadError:
-    """Return the error for a file that is no model."""
-    return LoadError(Reason.INVALID_MODEL, message, final=True)
-
-
 def checksum_mismatch(what: str, *, expected: str, actual: str) -> LoadError:
     """Return the error for bytes that are not those which were asked for."""
     return LoadError(

@@ -1,7 +1,6 @@
 """What the first bytes of a file say, so that a wrong file is known before the rest is fetched."""
 
-from ullage_runtime.core.errors import LoadError
-from ullage_runtime.models.sources.failures import invalid_model
+from ullage_runtime.core.errors import LoadError, invalid_model
 
 GGUF_MAGIC = b"GGUF"
 

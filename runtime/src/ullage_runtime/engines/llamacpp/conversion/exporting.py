@@ -21,6 +21,7 @@ from ullage_runtime.engines.conversion import ConversionError, Precision
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.conversion.checking import LONGEST, TEXTS
 from ullage_runtime.engines.llamacpp.library import Library
+from ullage_runtime.engines.llamacpp.model import tokenized
 
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
@@ -249,20 +250,7 @@ def _tokens(library: Library, path: Path, texts: Sequence[str]) -> list[list[int
             f"llama.cpp cannot load the vocabulary: {'; '.join(lines[-2:])[:300]}"
         )
     vocabulary = llama_cpp.llama_model_get_vocab(model)
-    found = []
-    for text in map(str.encode, texts):
-        room = len(text) + 8
-        buffer = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(
-            vocabulary,
-            text,
-            len(text),
-            buffer,
-            room,
-            True,  # noqa: FBT003 - llama.h has no names: with special tokens
-            True,  # noqa: FBT003 - those of the text, too
-        )
-        found.append(list(buffer[: max(0, count)]))
+    found = [tokenized(vocabulary, text) for text in texts]
     llama_cpp.llama_model_free(model)
     return found
 
