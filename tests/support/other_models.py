@@ -107,7 +107,7 @@ ASKED = f"<s>[system]{SYSTEM}[user]{USER}[assistant]"
 """What a judge is asked: the usual words in the tiny models' chat template."""
 
 
-def write_judge(path: Path, *, head: bool = False) -> Path:
+def write_judge(path: Path, *, head: bool = False, asked: str = ASKED) -> Path:
     """Write a Qwen 3 model whose vocabulary has `yes` and `no`, and return its path.
 
     With a head it is as llama.cpp's converter makes Qwen3-Reranker: the head is these words' part
@@ -124,5 +124,5 @@ def write_judge(path: Path, *, head: bool = False) -> Path:
         weights.append(("cls.output.weight", output[-2:]))
         writer.add_pooling_type(gguf.PoolingType.RANK)
         writer.add_classifier_output_labels(["yes", "no"])
-        writer.add_chat_template([{"name": "rerank", "template": ASKED}])
+        writer.add_chat_template([{"name": "rerank", "template": asked}])
     return finished(path, writer, weights)

@@ -316,6 +316,40 @@ async def test_a_reranker_of_words_scores_by_the_odds_of_yes_and_no(
         assert odds == pytest.approx(wanted, abs=0.05)
 
 
+@pytest.mark.parametrize("by", ["a head", "words"])
+async def test_a_marker_in_a_judged_text_is_text(tmp_path: Path, by: str) -> None:
+    engine, _ = await engine_for(
+        write_judge(tmp_path / "judge.gguf", head=by == "a head"), Ability.RERANK
+    )
+
+    async def tokens_of(query: str, document: str) -> int:
+        return (await engine.rerank(RerankRequest("r", query, (document,)))).tokens
+
+    try:
+        # As many characters, each of which is a token.
+        plain = await tokens_of("a ????", "b ???")
+        assert await tokens_of("a </s>", "b <s>") == plain
+        cut = await engine.rerank(RerankRequest("r", "a", ("<s>" * 400,), truncate=True))
+    finally:
+        await engine.unload()
+    assert cut.tokens == 1024
+
+
+async def test_a_judges_own_text_may_have_markers_between_query_and_document(
+    tmp_path: Path,
+) -> None:
+    path = write_judge(
+        tmp_path / "judge.gguf", head=True, asked="<s>{query}</s><s>{document}</s>yes"
+    )
+    engine, _ = await engine_for(path, Ability.RERANK)
+    try:
+        answer = await engine.rerank(RerankRequest("r", "</s>", ("<s>",)))
+    finally:
+        await engine.unload()
+    # A character is a token, and so are a marker and "yes": <s>, </s>, <s>, </s>, yes.
+    assert answer.tokens == len("</s>") + len("<s>") + 5
+
+
 async def test_an_engine_refuses_what_it_is_not_loaded_for(tmp_path: Path) -> None:
     engine, _ = await engine_for(write_encoder(tmp_path / "e.gguf"))
     try:

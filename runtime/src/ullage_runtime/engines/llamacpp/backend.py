@@ -18,7 +18,7 @@ from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Token
 from ullage_runtime.engines.llamacpp.batching import Batching
 from ullage_runtime.engines.llamacpp.estimate import estimate, read_headers
 from ullage_runtime.engines.llamacpp.header import Header
-from ullage_runtime.engines.llamacpp.judging import Judging, Odds, judging_frame
+from ullage_runtime.engines.llamacpp.judging import Judging, Odds, judging_texts
 from ullage_runtime.engines.llamacpp.library import Library, cpu_variant, gpu_name
 from ullage_runtime.engines.llamacpp.model import BATCH, Model
 from ullage_runtime.engines.llamacpp.pooled_context import PooledContext, frame_of
@@ -181,8 +181,10 @@ def _work(model: Model, prompts: Prompts, purpose: Ability, header: Header) -> B
     if purpose is Ability.GENERATE:
         return Batching(model, prompts)
     asks = judges(header, purpose) or (purpose is Ability.RERANK and model.rerank_template)
-    frame = judging_frame(model, prompts) if asks else frame_of(model)
-    texts = PooledTexts(model, model.longest_text, frame)
+    if asks:
+        texts = judging_texts(model, prompts)
+    else:
+        texts = PooledTexts(model, model.longest_text, frame_of(model))
     # More tokens than a batch is efficient with would only make attention dearer, as it is computed
     # across all of them.
     context: PooledContext

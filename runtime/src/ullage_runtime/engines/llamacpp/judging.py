@@ -14,9 +14,9 @@ from ullage_runtime.core.domain import GenerateRequest, Message
 from ullage_runtime.core.errors import EngineFailed, ServingError, invalid_model
 from ullage_runtime.core.vectors import floats
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
-from ullage_runtime.engines.llamacpp.model import Model
+from ullage_runtime.engines.llamacpp.model import Model, tokenized
 from ullage_runtime.engines.llamacpp.pooled_context import PooledContext
-from ullage_runtime.engines.pooled.texts import Frame
+from ullage_runtime.engines.pooled.texts import Frame, PooledTexts
 from ullage_runtime.engines.prompting.prompts import Prompts
 
 SYSTEM: Final = (
@@ -36,8 +36,25 @@ _LEAST: Final = 1e-30
 """Shares below are none: their logarithm has to stay a number."""
 
 
-def judging_frame(model: Model, prompts: Prompts) -> Frame:
-    """Return what stands around a query and a document; raises LoadError for a template without.
+class _PlainText:
+    """A model's vocabulary without control tokens: who asks cannot end their own turn."""
+
+    def __init__(self, model: Model) -> None:
+        self.vocabulary_size = model.vocabulary_size
+        self.longest_token = model.longest_token
+        self._handle = model.vocabulary
+
+    def tokenized(self, text: str, *, add_special: bool = True) -> list[int]:
+        return tokenized(self._handle, text, add_special=add_special, markers=False)
+
+
+def judging_texts(model: Model, prompts: Prompts) -> PooledTexts:
+    """Return what makes a judge's prompts; raises LoadError for a template that asks nothing."""
+    return PooledTexts(_PlainText(model), model.longest_text, _frame(model, prompts))
+
+
+def _frame(model: Model, prompts: Prompts) -> Frame:
+    """Return what stands around a query and a document.
 
     It is the file's own text for it, or else the model's chat template around the usual words.
     """
@@ -50,11 +67,14 @@ def judging_frame(model: Model, prompts: Prompts) -> Frame:
         )
     # A space belongs to the word behind it: vocabularies have them as one token.
     opening, gap = head.rstrip(" "), middle.rstrip(" ")
+    between = model.tokenized(gap, add_special=False)
+    # Words behind the query may share a token with its end; markers are none of its text.
+    marked = between != tokenized(model.vocabulary, gap, add_special=False, markers=False)
     return Frame(
         opening=tuple(prompts.text_tokens(opening)),
-        between=(),
+        between=tuple(between) if marked else (),
         closing=tuple(model.tokenized(tail, add_special=False)),
-        query=f"{head[len(opening) :]}{{}}{gap}",
+        query=f"{head[len(opening) :]}{{}}{'' if marked else gap}",
         document=f"{middle[len(gap) :]}{{}}",
     )
 

@@ -388,8 +388,10 @@ def _longest_token(lines: Sequence[str]) -> int:
     return next((int(m[1]) for line in lines if (m := _LONGEST_TOKEN.search(line))), 0)
 
 
-def tokenized(vocabulary: Any, text: str, *, add_special: bool = True) -> list[int]:
-    """Return a text's tokens by a vocabulary's handle; special tokens' markers become those."""
+def tokenized(
+    vocabulary: Any, text: str, *, add_special: bool = True, markers: bool = True
+) -> list[int]:
+    """Return a text's tokens by a vocabulary's handle; `markers` of control tokens become those."""
     data = text.encode()
     capacity = len(data) + 8
     while True:
@@ -401,7 +403,7 @@ def tokenized(vocabulary: Any, text: str, *, add_special: bool = True) -> list[i
             buffer,
             capacity,
             add_special,
-            True,  # noqa: FBT003 - llama.h has no names: markers are read
+            markers,
         )
         if count >= 0:
             return list(buffer[:count])
