@@ -25,6 +25,7 @@ from ullage_api.kinds.model_source import (
 from ullage_api.kinds.rollout import ValidationPrompt
 from ullage_api.kinds.sampling import MAX_TEMPERATURE, NUMBER_PATTERN, SamplingDefaults
 from ullage_api.kinds.vector_collection import (
+    RERANK_MESSAGE,
     URL_MESSAGE,
     URL_NEEDED_MESSAGE,
     URL_UNUSED_MESSAGE,
@@ -251,26 +252,36 @@ def collection_problems(
         problem = model_problem(collection.spec, models)
         if problem is not None:
             yield f"{name}: {problem}"
-        yield from (f"{name}: {problem}" for problem in _store_problems(collection))
+        yield from (f"{name}: {problem}" for problem in _own_problems(collection))
 
 
 def model_problem(spec: VectorCollectionSpec, models: Sequence[ModelDeployment]) -> str | None:
-    """Return why none of the models can make a collection's vectors, or None if one can."""
-    wanted = spec.embedding.model_deployment
+    """Return which of a collection's models is none of the pool's, or does something else."""
     here = {model.metadata.name: model for model in models if model.spec.pool == spec.pool}
-    model = here.get(wanted)
-    if model is None:
-        known = ", ".join(n for n, m in here.items() if m.spec.task is Task.EMBEDDING)
-        return (
-            f"embedding.modelDeployment {wanted!r} is no model of pool {spec.pool!r}; "
-            f"models that embed: {known or 'none'}"
-        )
-    if model.spec.task is not Task.EMBEDDING:
-        return (
-            f"embedding.modelDeployment {wanted!r} is for {model.spec.task.value}; its task must "
-            "be Embedding"
-        )
+    named = [("embedding", spec.embedding.model_deployment, Task.EMBEDDING, "embed")]
+    if spec.rerank is not None:
+        named.append(("rerank", spec.rerank.model_deployment, Task.RERANK, "rerank"))
+    for field, wanted, task, verb in named:
+        model = here.get(wanted)
+        if model is None:
+            known = ", ".join(name for name, each in here.items() if each.spec.task is task)
+            return (
+                f"{field}.modelDeployment {wanted!r} is no model of pool {spec.pool!r}; "
+                f"models that {verb}: {known or 'none'}"
+            )
+        if model.spec.task is not task:
+            return (
+                f"{field}.modelDeployment {wanted!r} is for {model.spec.task.value}; its task "
+                f"must be {task.value}"
+            )
     return None
+
+
+def _own_problems(collection: VectorCollection) -> Iterator[str]:
+    rerank = collection.spec.rerank
+    if rerank is not None and rerank.min and rerank.max and rerank.min > rerank.max:
+        yield RERANK_MESSAGE
+    yield from _store_problems(collection)
 
 
 def _store_problems(collection: VectorCollection) -> Iterator[str]:

@@ -28,6 +28,7 @@ from ullage_runtime.http.metrics import Metrics
 from ullage_runtime.http.responses.keeping import KeptResponses
 from ullage_runtime.http.responses.store import Bounds, ResponseStore
 from ullage_runtime.http.retrieval.embedding import PoolEmbedder
+from ullage_runtime.http.retrieval.ranking import PoolRanker
 from ullage_runtime.http.services import GoBack, Services
 from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.journal import FileJournal
@@ -208,6 +209,13 @@ def _services(
         max_count=settings.responses_max_count,
         seconds=settings.responses_keep_seconds,
     )
+    collections = Collections(
+        settings.state_dir / COLLECTIONS_FOLDER,
+        PoolEmbedder(models),
+        PoolRanker(models),
+        keys_in(settings.credentials_dir),
+    )
+    registry.register(collections.breakers)
     store = ResponseStore(settings.state_dir / RESPONSES_FILE, bounds, time.time)
     return Services(
         models=models,
@@ -218,11 +226,7 @@ def _services(
         forwarder=Forwarder(
             pod=settings.pod_name, ordinal=settings.ordinal, metrics=metrics, drain=drain
         ),
-        collections=Collections(
-            settings.state_dir / COLLECTIONS_FOLDER,
-            PoolEmbedder(models),
-            keys_in(settings.credentials_dir),
-        ),
+        collections=collections,
         caches=caches,
         responses=KeptResponses(store, lambda size: metrics.stored(size.count, size.bytes)),
         go_back=go_back,

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.component.http.test_collections import MODELS, document, notes, pod, ready
+from tests.support.collection_pods import MODELS, document, notes, pod, ready
 from tests.support.encoder_models import Encoder, write_encoder
 from ullage_runtime.cli.commands import app
 from ullage_runtime.cli.reading import BATCH_DOCUMENTS, Source, batches

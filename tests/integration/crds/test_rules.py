@@ -12,6 +12,7 @@ from ullage_api.crdgen import KINDS, custom_resource_definition
 from ullage_api.kinds.base import NAME_RULE
 from ullage_api.kinds.model_source import SCHEME_NAMES, URI_FORMS
 from ullage_api.kinds.vector_collection import (
+    RERANK_MESSAGE,
     URL_MESSAGE,
     URL_NEEDED_MESSAGE,
     URL_UNUSED_MESSAGE,
@@ -210,6 +211,7 @@ BAD_COLLECTIONS = [
     (URL_NEEDED_MESSAGE, notes(store={"type": "Qdrant"})),
     (URL_UNUSED_MESSAGE, notes(store={"type": "Embedded", "url": "http://qdrant:6333"})),
     (URL_MESSAGE, notes(store={"type": "Qdrant", "url": "qdrant:6333"})),
+    (RERANK_MESSAGE, notes(rerank={"modelDeployment": "rank", "min": 50, "max": 20})),
 ]
 BAD += BAD_COLLECTIONS
 

@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from ullage_runtime.retrieval.searching import Hit, Mode, Search, grouped, hits_of, queries_of
+from ullage_runtime.retrieval.searching import (
+    Hit,
+    Mode,
+    Search,
+    candidates_of,
+    grouped,
+    page_of,
+    queries_of,
+)
 from ullage_runtime.retrieval.stores.port import Found, Fusion, Sparse
 
 DENSE = (1.0, 0.0)
@@ -40,7 +48,7 @@ def test_an_explained_search_asks_each_list_by_itself_too() -> None:
         [Found(2, 0.5, {}), Found(1, 0.4, {})],
         [Found(1, 7.0, {})],
     ]
-    first, second = hits_of(search, queries, answers)
+    first, second = candidates_of(search, queries, answers)
     assert first.payload == {"n": 1}, "the version is ours"
     assert first.parts is not None
     assert {name: (p.rank, p.score) for name, p in first.parts.items()} == {
@@ -56,7 +64,7 @@ def test_pages_are_cut_from_one_list_of_candidates() -> None:
     (query,) = queries_of(search, DENSE, None, {})
     assert query.limit == 5
     answer = [Found(n, 1.0 - n / 10, {}) for n in range(5)]
-    assert [hit.id for hit in hits_of(search, [query], [answer])] == [3, 4]
+    assert [hit.id for hit in page_of(search, candidates_of(search, [query], [answer]))] == [3, 4]
 
 
 @pytest.mark.parametrize(

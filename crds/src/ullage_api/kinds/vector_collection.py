@@ -20,10 +20,15 @@ from ullage_api.names import API_VERSION, COLLECTION_FINALIZER, MAX_NAME_LENGTH
 MAX_CHUNK_TOKENS = 8192
 DEFAULT_CHUNK_TOKENS = 256
 DEFAULT_OVERLAP_TOKENS = 32
+DEFAULT_RERANK_FACTOR = 5
+DEFAULT_RERANK_MIN = 20
+DEFAULT_RERANK_MAX = 200
 
 URL_MESSAGE = "store.url must be the http:// or https:// address of the Qdrant server"
 URL_NEEDED_MESSAGE = "store.url is needed for type Qdrant; add the address of the server"
 URL_UNUSED_MESSAGE = "store.url is for type Qdrant; remove it, or change type"
+RERANK_RULE = "!has(self.min) || !has(self.max) || self.min <= self.max"
+RERANK_MESSAGE = "rerank.min must not exceed rerank.max"
 
 
 class StoreType(StrEnum):
@@ -142,6 +147,29 @@ class ChunkingSettings(KubeModel):
     ] = None
 
 
+class RerankSettings(KubeModel):
+    """Which model looks at findings again, and at how many."""
+
+    model_deployment: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_NAME_LENGTH,
+            description="A ModelDeployment of the same pool whose task is Rerank.",
+        ),
+    ]
+    factor: Annotated[
+        int | None,
+        Field(ge=1, le=100, description="Findings it looks at for each that is wanted; 5."),
+    ] = None
+    min: Annotated[
+        int | None, Field(ge=1, le=1000, description="Findings it looks at, at least; 20.")
+    ] = None
+    max: Annotated[
+        int | None, Field(ge=1, le=1000, description="Findings it looks at, at most; 200.")
+    ] = None
+
+
 class PayloadIndex(KubeModel):
     """A payload field that filters can use without looking at every point."""
 
@@ -188,6 +216,13 @@ class VectorCollectionSpec(KubeModel):
     ] = None
     chunking: Annotated[
         ChunkingSettings | None, Field(description="How documents are cut into chunks.")
+    ] = None
+    rerank: Annotated[
+        RerankSettings | None,
+        Field(
+            description="Which model looks at findings again; none if unset.",
+            json_schema_extra=validations(rule(RERANK_RULE, RERANK_MESSAGE)),
+        ),
     ] = None
     payload_indexes: Annotated[
         list[PayloadIndex] | None,

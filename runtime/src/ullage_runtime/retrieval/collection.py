@@ -1,34 +1,28 @@
-"""One live collection: what is written to it, and how it is searched."""
+"""One live collection: what is written to it, and read by ids and filters."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ullage_api.kinds.vector_collection import VectorCollectionSpec
-from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest, ServingError
+from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest
 from ullage_runtime.core.pooled import Role
 from ullage_runtime.retrieval.embedding import Embedder, Space
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.log.changes import ChangeLog, live
-from ullage_runtime.retrieval.points import checked_dense, checked_payload
+from ullage_runtime.retrieval.points import checked_payload
 from ullage_runtime.retrieval.profiles import profile_of, profile_settings
-from ullage_runtime.retrieval.searching import Findings, Mode, Search, hits_of, queries_of
 from ullage_runtime.retrieval.stores.port import Filter, Layout, Point, PointId, Sparse, Store
-from ullage_runtime.retrieval.words import document_words, query_words
+from ullage_runtime.retrieval.words import document_words
 
 TEXT: Final = "text"
 """Payload field that holds a point's text."""
 WORDED_AT_ONCE: Final = 32
 """Texts taken apart before others get their turn."""
 WAIT_SECONDS: Final = 60.0
-SEARCH_SECONDS: Final = 30.0
 MAX_FOUND_BY_FILTER: Final = 100_000
 """Points that one request may change by a filter."""
-
-_PASSING: Final = frozenset({429, 503, 504, 507})
-"""Statuses of errors that a hybrid search answers without its dense half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,49 +139,12 @@ class Collection:
         with told(self.name):
             return await self.store.count(self.physical, live(where))
 
-    async def search(self, search: Search, *, tenant: str) -> Findings:
-        """Search; a hybrid search whose model is away goes on with words alone, and says so."""
-        began = time.perf_counter()
-        dense, sparse, degraded = await self._vectors(search, tenant)
-        embedded = time.perf_counter()
-        queries = queries_of(search, dense, sparse, self.params)
-        with told(self.name):
-            answers = await self.store.query(self.physical, queries, seconds=SEARCH_SECONDS)
-        found = time.perf_counter()
-        return Findings(
-            hits=tuple(hits_of(search, queries, answers)),
-            mode=Mode.SPARSE if degraded else search.mode,
-            degraded=degraded,
-            seconds={"embed": embedded - began, "store": found - embedded},
-        )
-
-    async def _vectors(
-        self, search: Search, tenant: str
-    ) -> tuple[tuple[float, ...] | None, Sparse | None, tuple[str, ...]]:
-        sparse = None
-        if search.mode is not Mode.DENSE:
-            if not self.layout.has_sparse:
-                raise InvalidRequest(
-                    f"collection {self.name!r} has no sparse vectors; search with mode Dense",
-                    param="mode",
-                )
-            sparse = search.sparse or query_words(search.text or "")
-        if search.mode is Mode.SPARSE:
-            return None, sparse, ()
-        if search.dense is not None:
-            return checked_dense(search.dense, self.layout.dimensions, "vector"), sparse, ()
-        try:
-            (dense,) = await self._embed([search.text or ""], Role.QUERY, tenant, urgent=True)
-        except ServingError as error:
-            if search.mode is Mode.HYBRID and error.status in _PASSING:
-                return None, sparse, ("dense",)
-            raise
-        return dense, sparse, ()
-
     async def _whole(self, points: Sequence[NewPoint], *, tenant: str, urgent: bool) -> list[Point]:
         wanting = [p.text for p in points if p.dense is None and p.text is not None]
         vectors = iter(
-            await self._embed(wanting, Role.DOCUMENT, tenant, urgent=urgent) if wanting else ()
+            await self.embed(wanting, Role.DOCUMENT, tenant=tenant, urgent=urgent)
+            if wanting
+            else ()
         )
         whole = []
         for index, point in enumerate(points):
@@ -202,9 +159,10 @@ class Collection:
             whole.append(Point(point.id, payload, dense, sparse))
         return whole
 
-    async def _embed(
-        self, texts: Sequence[str], role: Role, tenant: str, *, urgent: bool
+    async def embed(
+        self, texts: Sequence[str], role: Role, *, tenant: str, urgent: bool
     ) -> tuple[tuple[float, ...], ...]:
+        """Return the texts' vectors; raises ServingError, DimensionMismatch among them."""
         embedded = await self.embedder.embed(self.model, texts, role, tenant=tenant, urgent=urgent)
         self._check_space(embedded.space)
         return embedded.vectors

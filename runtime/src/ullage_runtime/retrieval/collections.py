@@ -22,6 +22,7 @@ from ullage_runtime.core.errors import (
     OperationNotFound,
     ServingError,
 )
+from ullage_runtime.retrieval.breakers import Breakers
 from ullage_runtime.retrieval.collection import Collection
 from ullage_runtime.retrieval.edge.owning import ShardOwner
 from ullage_runtime.retrieval.edge.refusals import VolumeError
@@ -32,6 +33,8 @@ from ullage_runtime.retrieval.ingest.ingestion import Ingestion
 from ullage_runtime.retrieval.log.changes import ChangeLog
 from ullage_runtime.retrieval.log.file import LogFile, Routing
 from ullage_runtime.retrieval.profiles import differences, layout_of
+from ullage_runtime.retrieval.ranking import Ranker
+from ullage_runtime.retrieval.searcher import Searcher
 from ullage_runtime.retrieval.stores.port import (
     Description,
     Layout,
@@ -64,11 +67,14 @@ class Collections:
         self,
         folder: pathlib.Path,
         embedder: Embedder,
+        ranker: Ranker,
         key_of: Callable[[str], str | None] = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
         self._embedder = embedder
+        self._ranker = ranker
+        self.breakers = Breakers()
         self._key_of = key_of
         self._now = now
         self._held: dict[str, Held] = {}
@@ -114,6 +120,13 @@ class Collections:
         if held.ingestion is None:
             raise _unavailable(name, held.problem)
         return held.ingestion
+
+    def searcher(self, name: str) -> Searcher:
+        """Return what searches a collection; raises as `find` does."""
+        held = self.held(name)
+        if held.searcher is None:
+            raise _unavailable(name, held.problem)
+        return held.searcher
 
     async def operation(self, operation_id: str) -> Operation:
         """Return an operation of any collection; raises OperationNotFound."""
@@ -252,6 +265,7 @@ class Collections:
         path = self._folder / name / DOCUMENTS_FILE
         documents = await asyncio.to_thread(DocumentsFile, path, self._now)
         held.collection = collection
+        held.searcher = Searcher(collection, self._ranker, self.breakers)
         held.ingestion = Ingestion(collection, documents)
         await held.ingestion.start()
         held.differences = self._differences(held, found.layout)

@@ -8,6 +8,7 @@ from ullage_api.wire.pool_desired import DesiredCollection
 from ullage_runtime.core.errors import ServingError
 from ullage_runtime.retrieval.collection import Collection
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion
+from ullage_runtime.retrieval.searcher import Searcher
 from ullage_runtime.retrieval.stores.port import StoreError
 
 
@@ -28,6 +29,7 @@ class Held:
     desired: DesiredCollection
     collection: Collection | None = None
     ingestion: Ingestion | None = None
+    searcher: Searcher | None = None
     state: CollectionState = CollectionState.OPENING
     problem: str = "it is being opened"
     """Why it is not ready."""

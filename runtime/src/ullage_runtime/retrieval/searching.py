@@ -53,6 +53,13 @@ class Search:
     group_size: int = 1
     exact: bool = False
     explain: bool = False
+    ranked: int = 0
+    """Findings that a reranker looks at again; 0: it is not asked."""
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether vectors of meaning are searched."""
+        return self.mode is not Mode.SPARSE
 
     @property
     def candidates(self) -> int:
@@ -60,7 +67,7 @@ class Search:
         wanted = self.offset + self.limit
         if self.group_by is not None:
             wanted = max(wanted * self.group_size * GROUPING_FACTOR, LEAST_CANDIDATES)
-        return min(wanted, MAX_CANDIDATES)
+        return min(max(wanted, self.ranked), MAX_CANDIDATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +126,12 @@ def queries_of(
     return [whole, *alone]
 
 
-def hits_of(search: Search, queries: Sequence[Query], answers: Sequence[list[Found]]) -> list[Hit]:
-    """Return the page of findings that was asked for."""
+def candidates_of(
+    search: Search, queries: Sequence[Query], answers: Sequence[list[Found]]
+) -> list[Hit]:
+    """Return all that was found, the best first."""
     parts = _parts(queries[1:], answers[1:]) if search.explain else None
-    hits = [
+    return [
         Hit(
             found.id,
             found.score,
@@ -131,6 +140,10 @@ def hits_of(search: Search, queries: Sequence[Query], answers: Sequence[list[Fou
         )
         for found in answers[0]
     ]
+
+
+def page_of(search: Search, hits: list[Hit]) -> list[Hit]:
+    """Return the page of findings that was asked for."""
     if search.group_by is not None:
         hits = grouped(hits, search.group_by, search.group_size, search.offset + search.limit)
         first = search.offset * search.group_size

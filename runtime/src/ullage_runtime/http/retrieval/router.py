@@ -169,8 +169,8 @@ async def search(
     collection: Name, body: SearchBody, request: Request, services: ServicesOf
 ) -> SearchObject:
     """Find points by meaning, by words, or by both."""
-    found = service.collection_of(services, request, collection)
-    return await service.searched(found, body, tenant=service.tenant_of(request))
+    searcher = service.searcher_of(services, request, collection)
+    return await service.searched(searcher, body, tenant=service.tenant_of(request))
 
 
 @router.post("/collections/{collection}/documents", status_code=202, responses=refusals(*_WRITE))

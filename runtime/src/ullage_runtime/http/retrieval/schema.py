@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.http.openai.fields import Text
-from ullage_runtime.retrieval.collection import NewPoint
+from ullage_runtime.retrieval.collection import Collection, NewPoint
 from ullage_runtime.retrieval.points import (
     MAX_POINTS,
     MAX_SPARSE,
@@ -15,6 +15,7 @@ from ullage_runtime.retrieval.points import (
     checked_payload,
     checked_sparse,
 )
+from ullage_runtime.retrieval.ranking import ranked_of
 from ullage_runtime.retrieval.searching import MAX_CANDIDATES, RRF_K, Mode, Search
 from ullage_runtime.retrieval.stores.port import Fusion
 
@@ -176,14 +177,16 @@ class SearchBody(Body):
     group_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Payload field of whose values each is found but once, such as `document`."""
     group_size: Annotated[int, Field(ge=1, le=100)] = 1
+    rerank: bool | None = None
+    """Whether the collection's reranker looks at the findings again; if it has one, by default."""
     exact: bool = False
     """Whether every vector is looked at, without the index."""
     explain: bool = False
     """Whether each finding says its rank and score in each list."""
 
-    def search(self, *, has_sparse: bool) -> Search:
+    def search(self, collection: Collection) -> Search:
         """Return the search; raises InvalidRequest."""
-        mode = Mode(self.mode or ("Hybrid" if has_sparse else "Dense"))
+        mode = Mode(self.mode or ("Hybrid" if collection.layout.has_sparse else "Dense"))
         if self.query is None and (mode is not Mode.DENSE or self.vector is None):
             raise InvalidRequest(
                 "query is needed; a vector alone can be searched with mode Dense", param="query"
@@ -209,7 +212,23 @@ class SearchBody(Body):
             group_size=self.group_size,
             exact=self.exact,
             explain=self.explain,
+            ranked=self._ranked(collection),
         )
+
+    def _ranked(self, collection: Collection) -> int:
+        """Return how many findings are looked at again; raises InvalidRequest."""
+        settings = collection.spec.rerank
+        if self.rerank and settings is None:
+            raise InvalidRequest(
+                f"collection {collection.name!r} has no reranker; name one in its spec.rerank, or "
+                "leave rerank out",
+                param="rerank",
+            )
+        if self.rerank and self.query is None:
+            raise InvalidRequest("rerank needs a query: a vector has no words", param="rerank")
+        if self.rerank is False or settings is None or self.query is None:
+            return 0
+        return ranked_of(settings, self.limit)
 
 
 class DocumentBody(Body):

@@ -34,6 +34,7 @@ from ullage_runtime.retrieval.held import Held
 from ullage_runtime.retrieval.ingest.documents import Document, Kept, Operation
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion, checked_metadata
 from ullage_runtime.retrieval.points import checked_id, checked_ids, checked_payload, shown_payload
+from ullage_runtime.retrieval.searcher import Searcher
 from ullage_runtime.retrieval.searching import Findings, Hit
 from ullage_runtime.retrieval.stores.port import Point
 
@@ -50,6 +51,12 @@ def ingestion_of(services: Services, request: Request, name: str) -> Ingestion:
     """Return a collection's ingestion, likewise."""
     _check_key(services, request, name)
     return services.collections.ingestion(name)
+
+
+def searcher_of(services: Services, request: Request, name: str) -> Searcher:
+    """Return what searches a collection, likewise."""
+    _check_key(services, request, name)
+    return services.collections.searcher(name)
 
 
 def _check_key(services: Services, request: Request, name: str) -> None:
@@ -119,10 +126,9 @@ async def deleted(collection: Collection, body: DeleteBody, *, wait: bool) -> Ch
     return _change(await collection.delete_where(body.filter or {}, wait=wait))
 
 
-async def searched(collection: Collection, body: SearchBody, *, tenant: str) -> SearchObject:
+async def searched(searcher: Searcher, body: SearchBody, *, tenant: str) -> SearchObject:
     """Search."""
-    search = body.search(has_sparse=collection.layout.has_sparse)
-    return _findings(await collection.search(search, tenant=tenant))
+    return _findings(await searcher.search(body.search(searcher.collection), tenant=tenant))
 
 
 async def ingested(ingestion: Ingestion, body: DocumentsBody, *, wait: bool) -> OperationObject:

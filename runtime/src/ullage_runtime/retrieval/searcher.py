@@ -1,0 +1,231 @@
+"""Searches of one collection: embedded, found, looked at again; what is away is done without."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from ullage_runtime.core.errors import InvalidRequest, ModelNotFound, ServingError
+from ullage_runtime.core.pooled import Role
+from ullage_runtime.retrieval.breakers import Breaker, Breakers, Dependency
+from ullage_runtime.retrieval.collection import TEXT, Collection
+from ullage_runtime.retrieval.failures import told
+from ullage_runtime.retrieval.points import checked_dense
+from ullage_runtime.retrieval.ranking import Ranker, in_new_order
+from ullage_runtime.retrieval.searching import (
+    Findings,
+    Hit,
+    Mode,
+    Search,
+    candidates_of,
+    page_of,
+    queries_of,
+)
+from ullage_runtime.retrieval.stores.port import Found, Query, Sparse, StoreUnavailable
+from ullage_runtime.retrieval.words import query_words
+
+log = structlog.stdlib.get_logger(__name__)
+
+SEARCH_SECONDS: Final = 30.0
+RERANK_SECONDS: Final = 10.0
+"""How long findings may be looked at again; then they are answered as they were found."""
+
+DENSE_AWAY: Final = "dense"
+RERANK_AWAY: Final = "rerank"
+"""What an answer says that it had to do without."""
+
+_PASSING: Final = frozenset({429, 503, 504, 507})
+"""Statuses of errors that a hybrid search answers without its dense half."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """What one search is searched with."""
+
+    dense: tuple[float, ...] | None
+    sparse: Sparse | None
+    degraded: tuple[str, ...] = ()
+
+
+class Searcher:
+    """Searches one collection."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        ranker: Ranker,
+        breakers: Breakers,
+        rerank_seconds: float = RERANK_SECONDS,
+    ) -> None:
+        self.collection = collection
+        self._ranker = ranker
+        self._breakers = breakers
+        self._rerank_seconds = rerank_seconds
+
+    async def search(self, search: Search, *, tenant: str) -> Findings:
+        """Search; what is away is done without where that is possible, and the answer says so."""
+        (findings,) = await self.search_all([search], tenant=tenant)
+        return findings
+
+    async def search_all(self, searches: Sequence[Search], *, tenant: str) -> list[Findings]:
+        """Do several searches, in one request to the model and one to the store."""
+        began = time.perf_counter()
+        vectors = await self._vectors(searches, tenant)
+        embedded = time.perf_counter()
+        params = self.collection.params
+        asked = [
+            queries_of(search, each.dense, each.sparse, params)
+            for search, each in zip(searches, vectors, strict=True)
+        ]
+        answers = await self._found(asked)
+        found = time.perf_counter()
+        deadline = asyncio.get_running_loop().time() + self._rerank_seconds
+        findings = []
+        for search, each, queries, answer in zip(searches, vectors, asked, answers, strict=True):
+            started = time.perf_counter()
+            hits = candidates_of(search, queries, answer)
+            hits, degraded = await self._ranked(search, hits, tenant, deadline)
+            seconds = {"embed": embedded - began, "store": found - embedded}
+            if search.ranked:
+                seconds["rerank"] = time.perf_counter() - started
+            findings.append(
+                Findings(
+                    hits=tuple(page_of(search, hits)),
+                    mode=Mode.SPARSE if each.degraded else search.mode,
+                    degraded=(*each.degraded, *degraded),
+                    seconds=seconds,
+                )
+            )
+        return findings
+
+    async def _vectors(self, searches: Sequence[Search], tenant: str) -> list[_Vectors]:
+        """Return what to search with; texts of several searches are embedded together."""
+        wanting = list(
+            dict.fromkeys(s.text or "" for s in searches if s.is_dense and s.dense is None)
+        )
+        embedded: dict[str, tuple[float, ...]] = {}
+        failure: ServingError | None = None
+        if wanting:
+            try:
+                vectors = await self._embed(wanting, tenant)
+                embedded = dict(zip(wanting, vectors, strict=True))
+            except ServingError as error:
+                if error.status not in _PASSING or any(s.mode is Mode.DENSE for s in searches):
+                    raise
+                failure = error
+        return [self._vectors_of(search, embedded, failure) for search in searches]
+
+    def _vectors_of(
+        self,
+        search: Search,
+        embedded: dict[str, tuple[float, ...]],
+        failure: ServingError | None,
+    ) -> _Vectors:
+        collection = self.collection
+        sparse = None
+        if search.mode is not Mode.DENSE:
+            if not collection.layout.has_sparse:
+                raise InvalidRequest(
+                    f"collection {collection.name!r} has no sparse vectors; search with mode Dense",
+                    param="mode",
+                )
+            sparse = search.sparse or query_words(search.text or "")
+        if not search.is_dense:
+            return _Vectors(None, sparse)
+        if search.dense is not None:
+            return _Vectors(
+                checked_dense(search.dense, collection.layout.dimensions, "vector"), sparse
+            )
+        if failure is not None:
+            return _Vectors(None, sparse, (DENSE_AWAY,))
+        return _Vectors(embedded[search.text or ""], sparse)
+
+    async def _embed(self, texts: Sequence[str], tenant: str) -> tuple[tuple[float, ...], ...]:
+        breaker = self._breakers.of(Dependency.EMBEDDER, self.collection.model)
+        _check(breaker)
+        try:
+            vectors = await self.collection.embed(texts, Role.QUERY, tenant=tenant, urgent=True)
+        except ServingError as error:
+            if error.status in _PASSING:
+                breaker.failed(error)
+            raise
+        breaker.succeeded()
+        return vectors
+
+    async def _found(self, asked: Sequence[Sequence[Query]]) -> list[list[list[Found]]]:
+        """Return each search's answers."""
+        collection = self.collection
+        breaker = self._breakers.of(Dependency.STORE, collection.name)
+        queries = [query for each in asked for query in each]
+        with told(collection.name):
+            if breaker.left():
+                raise StoreUnavailable(f"its store is left alone for a while: {breaker.last}")
+            try:
+                answers = await collection.store.query(
+                    collection.physical, queries, seconds=SEARCH_SECONDS
+                )
+            except StoreUnavailable as error:
+                breaker.failed(error)
+                raise
+        breaker.succeeded()
+        following = iter(answers)
+        return [[next(following) for _ in each] for each in asked]
+
+    async def _ranked(
+        self, search: Search, hits: list[Hit], tenant: str, deadline: float
+    ) -> tuple[list[Hit], tuple[str, ...]]:
+        """Return findings in the order of the reranker, or as they are where it is away."""
+        settings = self.collection.spec.rerank
+        head, rest = hits[: search.ranked], hits[search.ranked :]
+        if settings is None or not head:
+            return hits, ()
+        texts = [text if isinstance(text := hit.payload.get(TEXT), str) else None for hit in head]
+        try:
+            scores = iter(
+                await self._scores(
+                    settings.model_deployment,
+                    search.text or "",
+                    [text for text in texts if text is not None],
+                    tenant,
+                    deadline,
+                )
+            )
+        except (ServingError, TimeoutError) as error:
+            log.warning(
+                "findings are answered as they were found",
+                collection=self.collection.name,
+                model=settings.model_deployment,
+                error=str(error) or f"not ranked within {self._rerank_seconds:g} s",
+            )
+            return hits, (RERANK_AWAY,)
+        scored = [None if text is None else next(scores) for text in texts]
+        return in_new_order(head, scored) + rest, ()
+
+    async def _scores(
+        self, model: str, query: str, texts: Sequence[str], tenant: str, deadline: float
+    ) -> tuple[float, ...]:
+        if not texts:
+            return ()
+        breaker = self._breakers.of(Dependency.RERANKER, model)
+        _check(breaker)
+        try:
+            async with asyncio.timeout_at(deadline):
+                scores = await self._ranker.rank(model, query, texts, tenant=tenant)
+        except (ServingError, TimeoutError) as error:
+            if not isinstance(error, ModelNotFound):
+                breaker.failed(error)
+            raise
+        breaker.succeeded()
+        return scores
+
+
+def _check(breaker: Breaker) -> None:
+    """Raise what a model failed with last, while it is to be left alone."""
+    if left := breaker.left():
+        last = breaker.last
+        if isinstance(last, ServingError):
+            raise type(last)(last.message, last.param, left, last.details)
+        raise TimeoutError(str(last))
