@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["FileServer"]
 
 NAME = "files"
+PUT = "/put"
+"""Where files lie that were put there."""
+PUT_SECONDS = 60
 
 # Runs in a pod of the runtime's image, which has Python and the example models.
 PROGRAM = """
@@ -36,6 +41,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path == "/silent.gguf":
             time.sleep(600)
+        if path not in FILES and (put := pathlib.Path("/put" + path)).is_file():
+            FILES[path] = put.read_bytes()
         status = 200 if path in FILES else 403 if path == "/forbidden.gguf" else 404
         content = FILES.get(path, b"no")
         self.send_response(status)
@@ -58,7 +65,7 @@ class FileServer:
     team: Team
 
     def url(self, name: str) -> str:
-        """Return the address of a file: good, truncated, text, absent, forbidden or silent."""
+        """Return a file's address: good, truncated, text, absent, forbidden, silent, or one put."""
         return f"http://{NAME}.{self.team.namespace}.svc:8000/{name}"
 
     def start(self, image: str) -> None:
@@ -89,6 +96,7 @@ class FileServer:
                             "image": image,
                             "imagePullPolicy": "IfNotPresent",
                             "command": ["python3", "-u", "-c", PROGRAM],
+                            "volumeMounts": [{"name": "put", "mountPath": PUT}],
                             "readinessProbe": {"httpGet": {"path": "/good.gguf", "port": 8000}},
                             "securityContext": {
                                 "allowPrivilegeEscalation": False,
@@ -97,9 +105,22 @@ class FileServer:
                             },
                         }
                     ],
+                    "volumes": [{"name": "put", "emptyDir": {}}],
                 },
             },
         )
         self.team.kubectl(
             "wait", "--for=condition=Ready", f"pod/{NAME}", "--timeout=60s", timeout=70
         )
+
+    def put(self, file: Path) -> str:
+        """Add a file, and return its address."""
+        program = (
+            "import base64, pathlib, sys; "
+            f"pathlib.Path({f'{PUT}/{file.name}'!r})"
+            ".write_bytes(base64.b64decode(sys.stdin.read()))"
+        )
+        content = base64.b64encode(file.read_bytes()).decode()
+        command = ("exec", "--stdin", NAME, "--", "python3", "-c", program)
+        self.team.kubectl(*command, input=content, timeout=PUT_SECONDS)
+        return self.url(file.name)

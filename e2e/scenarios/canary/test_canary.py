@@ -1,6 +1,7 @@
 """A new version gets its share, then everything, on one pod and then on the next; all of it shows.
 
-A version that does not pass its checks gets no share at all, on any pod.
+A version that does not pass its checks gets no share at all, on any pod. One that passes them and
+then is slower than the one before, or fails, is taken back from its first share.
 """
 
 from __future__ import annotations
@@ -8,22 +9,32 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from e2e.scenarios.lesser_models import write_failing, write_slower
+from e2e.scenarios.platform import EXAMPLES
 from e2e.scenarios.team import MDEP, Team, model
 from e2e.traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from e2e.scenarios.file_server import FileServer
 
 QUESTION = "Which version are you?"
 OLD, NEW = "guide v1", "guide v2"
 STEPS = [{"weight": 20, "seconds": 6}, {"weight": 50, "seconds": 6}]
 SECONDS = 5
-ROLLOUT = {"canary": {"steps": STEPS}, "watchSeconds": SECONDS}
-BAD = {"validation": [{"prompt": QUESTION, "expect": {"contains": "guide v3"}}]}
+ROLLOUT: dict[str, Any] = {"canary": {"steps": STEPS}, "watchSeconds": SECONDS}
+HALF: dict[str, Any] = {
+    "canary": {"steps": [{"weight": 50, "seconds": 300}], "maxLatencyRatioPercent": 150}
+}
+BAD: dict[str, Any] = {"validation": [{"prompt": QUESTION, "expect": {"contains": "guide v3"}}]}
 
 
-def guide(uri: str, **rollout: object) -> dict[str, object]:
-    return model("guide", uri, replicas=2, rollout=rollout)
+def guide(uri: str, replicas: int = 2, **rollout: Any) -> dict[str, object]:
+    return model("guide", uri, replicas=replicas, rollout=rollout)
 
 
 def notes(team: Team) -> list[str]:
@@ -34,9 +45,9 @@ def notes(team: Team) -> list[str]:
 
 
 def in_order(wanted: Sequence[str], found: Sequence[str]) -> bool:
-    """Return whether all that is wanted is found, one after the other."""
+    """Return whether there is a note for each beginning that is wanted, one after the other."""
     rest = iter(found)
-    return all(any(each == note for note in rest) for each in wanted)
+    return all(any(note.startswith(each) for note in rest) for each in wanted)
 
 
 def on_each_pod(status: dict[str, Any]) -> list[str]:
@@ -107,3 +118,49 @@ def test_a_canary_goes_from_share_to_share_and_from_pod_to_pod(team: Team) -> No
     assert (status["transition"], on_each_pod(status)) == ("BlockedByFailedLoad", [new, new])
     assert status["readyReplicas"] == 2
     assert "BlockedByFailedLoad" in team.kubectl("get", MDEP, "guide", "-o", "yaml").stdout
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [(write_slower, "a token takes"), (write_failing, "of its {requests} requests failed")],
+)
+def test_a_canary_that_does_worse_is_taken_back_by_itself(
+    team: Team, files: FileServer, tmp_path: Path, write: Callable[[Path, Path], Path], why: str
+) -> None:
+    worse = files.put(write(EXAMPLES / "models" / "guide-v1.gguf", tmp_path / "worse.gguf"))
+    team.apply(guide("file:guide-v1.gguf", replicas=1))
+    team.wait_condition("guide", "Progressing", "False", "UpToDate")
+    old = team.status("guide")["activeRevision"]
+    with (
+        team.reach("guide-model") as url,
+        Traffic(url, "guide", per_second=10, prompts=(QUESTION,), max_tokens=8) as traffic,
+    ):
+        traffic.wait_for(10)
+        team.apply(guide(worse, replicas=1, **HALF))
+        team.wait_condition("guide", "Progressing", "False", "RolledBack")
+        traffic.mark("back")
+        traffic.wait_for(20)
+
+    status = team.status("guide")
+    new = status["targetRevision"]
+    older, newer = status["arms"]
+    whole, back = traffic.window(), traffic.window("back")
+    told = {"arms": status["arms"], "failures": whole.failures, "events": notes(team)}
+    print(f"{write.__name__}:", json.dumps(told))
+    assert (status["transition"], status["activeRevision"]) == ("RolledBack", old)
+    assert (older["revision"], newer["revision"]) == (old, new)
+    outcomes = {each["name"]: each["outcome"] for each in status["revisions"]}
+    assert outcomes == {old: "Good", new: "Failed"}
+    assert team.condition("guide", "Ready")["status"] == "True"
+    story = [
+        f"revision {old} answers until the next one takes over",
+        f"revision {new} gets 50 % of the requests for 300 s",
+        "the new revision was taken back: with 50 % of the requests ",
+    ]
+    assert in_order(story, notes(team)), notes(team)
+    assert any(why.format(**newer) in note for note in notes(team)), notes(team)
+    # Only who was asked to try the failing one saw it fail, and nobody since.
+    assert newer["errors"] <= len(whole.failures) <= newer["errors"] + 1, (whole.failures, newer)
+    assert all("invalid_output" in failure for failure in whole.failures), whole.failures
+    assert [o.error for o in back.started if o.failed] == []
+    assert all("guide v1" in o.text for o in back.started if o.ended is not None)

@@ -6,10 +6,19 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
-from tests.support.gguf_models import BOS, FIRST_BYTE, Shape, write_model
+from tests.support.gguf_models import (
+    BOS,
+    FIRST_BYTE,
+    Shape,
+    begun,
+    finished,
+    weights_of,
+    write_model,
+)
 from tests.support.workers import (
     chat,
     chunks_of,
@@ -18,9 +27,15 @@ from tests.support.workers import (
     loaded,
     text_of,
 )
-from ullage_runtime.core.domain import FinishReason, Usage
-from ullage_runtime.core.errors import ContextLengthExceeded, InvalidRequest
+from ullage_runtime.core.domain import EngineSpec, FinishReason, Usage
+from ullage_runtime.core.errors import (
+    ContextLengthExceeded,
+    InvalidOutput,
+    InvalidRequest,
+    LoadError,
+)
 from ullage_runtime.engines.worker.engine import WorkerEngine
+from ullage_runtime.models.gate import pass_gate
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -244,3 +259,42 @@ async def test_a_chat_without_a_template_needs_the_markers_of_chatml(
                 await chunks_of(engine, chat("hi"))
     finally:
         await engine.unload()
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "top_k": 0}, {"logprobs": 2}])
+async def test_numbers_that_are_not_finite_are_an_error_and_spoil_no_other_answer(
+    tmp_path: Path, sampling: dict[str, object]
+) -> None:
+    engine = await loaded(_spoilt_by(tmp_path / "spoilt.gguf", "!"))
+    try:
+        usual = await text_of(engine, completion("Hello", max_tokens=8))
+        beside = asyncio.create_task(text_of(engine, completion("Hello", max_tokens=8)))
+        with pytest.raises(InvalidOutput, match="not finite"):
+            await chunks_of(
+                engine, replace(completion("Oh!", max_tokens=8, **sampling), request_id="s")
+            )
+        assert usual
+        assert await beside == usual == await text_of(engine, completion("Hello", max_tokens=8))
+        assert (await engine.stats()).requests_running == 0
+    finally:
+        await engine.unload()
+
+
+async def test_a_model_whose_numbers_are_not_finite_passes_no_gate(tmp_path: Path) -> None:
+    engine = await WorkerEngine.start("LlamaCpp")
+    try:
+        given = await engine.load(EngineSpec(path=str(_spoilt_by(tmp_path / "spoilt.gguf", "H"))))
+        with pytest.raises(LoadError, match=r"cannot generate.*not finite") as failed:
+            await pass_gate(engine, given)
+        assert failed.value.final
+    finally:
+        await engine.unload()
+
+
+def _spoilt_by(path: Path, character: str) -> Path:
+    """Write a model that computes no numbers once it has read a character, and return its path."""
+    shape = Shape(printable=True)
+    writer, tokens = begun(path, "llama", shape)
+    weights = weights_of(shape, tokens)
+    dict(weights)["token_embd.weight"][FIRST_BYTE + ord(character)] = np.nan
+    return finished(path, writer, weights)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ullage_runtime.core.domain import Sampling
-from ullage_runtime.core.errors import InvalidRequest
+from ullage_runtime.core.errors import InvalidOutput, InvalidRequest
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.candidates import Candidates, likeliest
 from ullage_runtime.engines.llamacpp.model import Model
@@ -87,9 +87,12 @@ class Sampler:
         self._chain = _chain(sampling)
 
     def sample(self, context: Any, row: int, candidates: Candidates) -> Sampled:
-        """Return the next token after a row of the last decode call."""
+        """Return the next token after a row of the last decode call; raises ServingError."""
         wanted = self._sampling.logprobs
         logits = llama_cpp.llama_get_logits_ith(context, row)
+        # What is no number spreads to all of them, and samplers take some token all the same.
+        if math.isnan(logits[0]):
+            raise InvalidOutput("what the model computed is not finite: its file may be broken")
         told: tuple[float, list[tuple[int, float]]] | None = None
         before = b""
         if wanted is not None:

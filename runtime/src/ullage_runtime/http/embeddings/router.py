@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ullage_runtime.core.errors import DimensionMismatch, InvalidOutput, UnsupportedOutput
+from ullage_runtime.core.errors import DimensionMismatch, UnsupportedOutput
 from ullage_runtime.http.embeddings.objects import EmbeddingList
 from ullage_runtime.http.embeddings.schema import EmbeddingRequest
 from ullage_runtime.http.embeddings.service import embedding_answer
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=[TAG])
 @router.post(
     "/embeddings",
     response_model=EmbeddingList,
-    responses=refusals(*SERVED, DimensionMismatch, UnsupportedOutput, InvalidOutput),
+    responses=refusals(*SERVED, DimensionMismatch, UnsupportedOutput),
 )
 async def create_embeddings(
     body: EmbeddingRequest, request: Request, services: ServicesOf

@@ -5,7 +5,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ullage_runtime.core.errors import InvalidOutput
 from ullage_runtime.http.openapi import SERVED, refusals
 from ullage_runtime.http.ranking.objects import RankedText, Ranking, ScoreList
 from ullage_runtime.http.ranking.schema import RerankBody, ScoreBody, TextsBody
@@ -16,7 +15,7 @@ TAG = "Ranking"
 
 router = APIRouter(tags=[TAG])
 
-_REFUSALS: dict[int | str, dict[str, Any]] = refusals(*SERVED, InvalidOutput)
+_REFUSALS: dict[int | str, dict[str, Any]] = refusals(*SERVED)
 
 
 @router.post("/v1/rerank", response_model=Ranking, responses=_REFUSALS)
