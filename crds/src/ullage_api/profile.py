@@ -73,6 +73,13 @@ class RuntimeSettings(KubeModel):
         tuple[str, ...],
         Field(max_length=64, description="Origins that browsers may call from; '*' for all."),
     ] = ("*",)
+    default_collection: Annotated[
+        str | None,
+        Field(
+            max_length=253,
+            description="Collection that /search, /hybrid_search and /upsert mean by default.",
+        ),
+    ] = None
 
 
 class Replicas(KubeModel):

@@ -29,6 +29,7 @@ from ullage_api.names import HTTP_PORT, INTERNAL_PORT
 PREFIX = "ULLAGE_"
 
 PLAIN_NAMES = {
+    "DEFAULT_COLLECTION": "default_collection",
     "HOST": "host",
     "PORT": "port",
     "MODEL_CACHE_DIR": "model_cache_dir",
@@ -188,6 +189,10 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, description="Largest size of the answers kept of chats that ask for it."),
     ] = 32 << 20
+    default_collection: Annotated[
+        str | None,
+        Field(description="Collection that /search and the like mean by default; or the pool's."),
+    ] = None
     cors_origins: Annotated[
         tuple[str, ...] | None,
         NoDecode,

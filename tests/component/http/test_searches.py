@@ -95,3 +95,109 @@ async def test_a_rerank_that_cannot_be_is_refused(
         assert "rerank needs a query" in refused(answer, 400, "invalid_request_error")
         body = {"vector": [1.0] * 64, "mode": "Dense"}
         assert (await posted(client, f"{C}/search", body))["degraded"] == []
+
+
+async def test_a_batch_is_answered_as_its_searches_would_be(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    searches: list[dict[str, Any]] = [
+        {"query": "red fox", "limit": 2, "explain": True},
+        {"query": "blue fire", "mode": "Sparse"},
+        {"vector": [1.0] * 64, "mode": "Dense", "limit": 1},
+        {"query": "red fox", "mode": "Dense", "rerank": False},
+    ]
+    async with pod(tmp_path, document(files, BOTH, notes(**RANKED))) as (runtime, client):
+        await ready(client)
+        await write(client)
+        found = await posted(client, f"{C}/search/batch", {"searches": searches})
+        for search, one in zip(searches, found["results"], strict=True):
+            alone = await posted(client, f"{C}/search", search)
+            assert one["results"] == alone["results"]
+            assert one["mode"] == alone["mode"]
+        many = {"searches": searches[:1] * 33}
+        refused(await client.post(f"{C}/search/batch", json=many), 400, "invalid_request_error")
+
+        # Without the model, each does what it can.
+        away = MODELS[0].model_copy(update={"suspended": True, "ordinals": ()})
+        await runtime.documents.accept(document(files, (away,), notes()).sealed(2))
+        found = await posted(client, f"{C}/search/batch", {"searches": searches[:3]})
+        assert [one["degraded"] for one in found["results"]] == [["dense"], [], []]
+
+
+async def test_what_is_like_some_points_and_unlike_others_is_recommended(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    def towards(*axes: int) -> list[float]:
+        return [float(axis in axes) for axis in range(64)]
+
+    points: list[dict[str, Any]] = [
+        {"id": 1, "vector": towards(0)},
+        {"id": 2, "vector": towards(1)},
+        {"id": 3, "vector": towards(0, 1), "payload": {"kind": "both"}},
+        {"id": 4, "vector": towards(0, 2)},
+        {"id": 5, "vector": {"sparse": {"indices": [1], "values": [1.0]}}},
+    ]
+    async with pod(tmp_path, document(files, MODELS, notes())) as (_, client):
+        await ready(client)
+        await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        like = {"positive": [1], "negative": [2]}
+        found = await posted(client, f"{C}/recommend", like)
+        assert [hit["id"] for hit in found["results"]] == [4, 3], "examples are not found"
+        some = {**like, "filter": {"must": [{"key": "kind", "match": {"value": "both"}}]}}
+        found = await posted(client, f"{C}/recommend", some)
+        assert [hit["id"] for hit in found["results"]] == [3]
+        answer = await client.post(f"{C}/recommend", json={"positive": [1, 99]})
+        assert "no point 99" in refused(answer, 404, "point_not_found")
+        for body, says in (
+            ({"positive": [5]}, "no dense vector"),
+            ({"positive": []}, "positive"),
+            ({"positive": [1], "limit": 0}, "limit"),
+            ({"positive": [1], "negative": ["x"]}, "negative"),
+            ({"positive": [1], "filter": {"must": [{"what": 1}]}}, "filter"),
+        ):
+            answer = await client.post(f"{C}/recommend", json=body)
+            assert says in refused(answer, 400, "invalid_request_error")
+
+
+async def test_the_flat_paths_mean_the_collection_of_a_name_an_operation_or_the_default(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    desired = document(files, MODELS, notes())
+    async with pod(tmp_path, desired) as (runtime, client):
+        await ready(client)
+        named = {"collection": "notes"}
+        body = {**named, "points": [{"id": n, "text": text} for n, text in COLOURS.items()]}
+        written = await posted(client, "/upsert?wait=true", body)
+        assert written == {"collection": "notes", "status": "applied", "version": 1, "points": 5}
+        body = {"documents": [{"id": "a", "text": "water"}]}
+        operation = await posted(client, f"{C}/documents?wait=true", body, 202)
+
+        query = {"query": "blue fire"}
+        for path, extra, mode in (
+            ("/search", named, "Dense"),
+            ("/search", {**named, "search_type": "hybrid"}, "Hybrid"),
+            ("/search", {**named, "mode": "Sparse"}, "Sparse"),
+            ("/hybrid_search", named, "Hybrid"),
+            ("/hybrid_search", {"operation_uuid": operation["id"]}, "Hybrid"),
+        ):
+            found = await posted(client, path, {**query, **extra})
+            assert (found["collection"], found["mode"]) == ("notes", mode)
+            assert found["results"][0]["id"] == 4
+
+        answer = await client.post("/search", json=query)
+        message = refused(answer, 400, "invalid_request_error")
+        assert message.endswith("as there is no default; there are: notes")
+        answer = await client.post("/search", json={**query, "operation_uuid": "op-0"})
+        refused(answer, 404, "operation_not_found")
+        answer = await client.post("/search", json={**query, "collection": "other"})
+        refused(answer, 404, "collection_not_found")
+        both = {**query, **named, "search_type": "hybrid", "mode": "Dense"}
+        answer = await client.post("/search", json=both)
+        assert "contradict" in refused(answer, 400, "invalid_request_error")
+        answer = await client.post("/upsert", json={**named, "points": [], "wait": True})
+        refused(answer, 400, "invalid_request_error")
+
+        settings = desired.settings.model_copy(update={"default_collection": "notes"})
+        defaulting = desired.model_copy(update={"settings": settings})
+        await runtime.documents.accept(defaulting.sealed(2))
+        assert (await posted(client, "/search", query))["collection"] == "notes"

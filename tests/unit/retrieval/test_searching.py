@@ -12,6 +12,7 @@ from ullage_runtime.retrieval.searching import (
     grouped,
     page_of,
     queries_of,
+    towards,
 )
 from ullage_runtime.retrieval.stores.port import Found, Fusion, Sparse
 
@@ -77,3 +78,8 @@ def test_groups_keep_the_best_of_each_and_the_best_group_first(
     payloads: list[dict[str, Any]] = [{"d": {"id": "a"}}] * 2 + [{"d": {"id": 7}}, {}, {}]
     hits = [Hit(n, 1.0, payload) for n, payload in enumerate(payloads, 1)]
     assert [hit.id for hit in grouped(hits, "d.id", size, groups)] == expected
+
+
+def test_what_is_recommended_lies_away_from_what_it_is_to_be_unlike() -> None:
+    assert towards([(1.0, 0.0), (0.0, 1.0)], []) == (0.5, 0.5)
+    assert towards([(1.0, 0.0)], [(0.0, 1.0), (0.0, 3.0)]) == (2.0, -2.0)

@@ -33,6 +33,11 @@ class Limits:
         return self._settings.max_concurrent_requests or self._pool.max_concurrent_requests
 
     @property
+    def default_collection(self) -> str | None:
+        """The collection that is meant where a request names none."""
+        return self._settings.default_collection or self._pool.default_collection
+
+    @property
     def cors_origins(self) -> tuple[str, ...]:
         """Origins that browsers may call from."""
         own = self._settings.cors_origins

@@ -128,13 +128,13 @@ class Collections:
             raise _unavailable(name, held.problem)
         return held.searcher
 
-    async def operation(self, operation_id: str) -> Operation:
-        """Return an operation of any collection; raises OperationNotFound."""
-        for held in self._held.values():
+    async def operation(self, operation_id: str) -> tuple[str, Operation]:
+        """Return an operation and its collection's name; raises OperationNotFound."""
+        for name, held in self._held.items():
             if held.ingestion is not None:
                 found = await held.ingestion.operation(operation_id)
                 if found is not None:
-                    return found
+                    return name, found
         raise OperationNotFound(f"there is no operation {operation_id!r}")
 
     async def apply(self, wanted: Sequence[DesiredCollection]) -> None:

@@ -103,9 +103,8 @@ class Searcher:
 
     async def _vectors(self, searches: Sequence[Search], tenant: str) -> list[_Vectors]:
         """Return what to search with; texts of several searches are embedded together."""
-        wanting = list(
-            dict.fromkeys(s.text or "" for s in searches if s.is_dense and s.dense is None)
-        )
+        textual = [search for search in searches if search.is_dense and search.dense is None]
+        wanting = list(dict.fromkeys(search.text or "" for search in textual))
         embedded: dict[str, tuple[float, ...]] = {}
         failure: ServingError | None = None
         if wanting:
@@ -113,7 +112,7 @@ class Searcher:
                 vectors = await self._embed(wanting, tenant)
                 embedded = dict(zip(wanting, vectors, strict=True))
             except ServingError as error:
-                if error.status not in _PASSING or any(s.mode is Mode.DENSE for s in searches):
+                if error.status not in _PASSING or any(s.mode is Mode.DENSE for s in textual):
                     raise
                 failure = error
         return [self._vectors_of(search, embedded, failure) for search in searches]

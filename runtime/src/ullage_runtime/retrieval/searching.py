@@ -1,5 +1,6 @@
 """A search as plain data: what is asked for, the queries it becomes, what answers make of it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -177,6 +178,23 @@ def grouped(hits: Sequence[Hit], field_name: str, size: int, groups: int) -> lis
         if len(group) < size:
             group.append(hit)
     return [hit for group in kept.values() for hit in group]
+
+
+def towards(
+    positive: Sequence[Sequence[float]], negative: Sequence[Sequence[float]]
+) -> tuple[float, ...]:
+    """Return where to look for what is like some vectors and unlike others.
+
+    It is the mean of the ones, moved away from that of the others, as Qdrant does it.
+    """
+    wanted = _mean(positive)
+    if not negative:
+        return wanted
+    return tuple(2 * w - u for w, u in zip(wanted, _mean(negative), strict=True))
+
+
+def _mean(vectors: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(math.fsum(values) / len(vectors) for values in zip(*vectors, strict=True))
 
 
 def _at(payload: Mapping[str, Any], path: str) -> Any:

@@ -77,6 +77,24 @@ class SearchObject(BaseModel):
     seconds: Annotated[dict[str, float], Field(description="How long each stage took.")]
 
 
+class FlatSearchObject(SearchObject):
+    """What was found, and in which collection."""
+
+    collection: str
+
+
+class FlatChangeObject(ChangeObject):
+    """A change that is accepted, and of which collection."""
+
+    collection: str
+
+
+class BatchObject(BaseModel):
+    """The answers to several searches, in their order."""
+
+    results: list[SearchObject]
+
+
 class CollectionObject(BaseModel):
     """A collection as it stands."""
 

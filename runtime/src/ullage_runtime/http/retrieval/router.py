@@ -18,6 +18,7 @@ from ullage_runtime.core.errors import (
 from ullage_runtime.http.openapi import CALLED, SENT, SERVED, refusals
 from ullage_runtime.http.retrieval import service
 from ullage_runtime.http.retrieval.objects import (
+    BatchObject,
     ChangeObject,
     CollectionList,
     CollectionObject,
@@ -29,10 +30,12 @@ from ullage_runtime.http.retrieval.objects import (
     SearchObject,
 )
 from ullage_runtime.http.retrieval.schema import (
+    BatchBody,
     CountBody,
     DeleteBody,
     DocumentsBody,
     PayloadBody,
+    RecommendBody,
     RetrieveBody,
     ScrollBody,
     SearchBody,
@@ -50,7 +53,7 @@ Wait = Annotated[
     bool, Query(description="Whether to answer only once every search sees the change.")
 ]
 
-_READ = (
+READ = (
     *CALLED,
     *SENT,
     Forbidden,
@@ -58,11 +61,11 @@ _READ = (
     CollectionUnavailable,
     RequestTimeout,
 )
-_WRITE = (*_READ, DiskFull)
-_EMBED = (*SERVED, CollectionNotFound, CollectionUnavailable, DimensionMismatch)
+WRITE = (*READ, DiskFull)
+EMBED = (*SERVED, CollectionNotFound, CollectionUnavailable, DimensionMismatch)
 
 
-@router.get("/collections", responses=refusals(*_READ))
+@router.get("/collections", responses=refusals(*READ))
 async def list_collections(services: ServicesOf) -> CollectionList:
     """List every collection, ready or not."""
     collections = services.collections
@@ -70,7 +73,7 @@ async def list_collections(services: ServicesOf) -> CollectionList:
     return CollectionList(collections=described)
 
 
-@router.get("/collections/{collection}", responses=refusals(*_READ))
+@router.get("/collections/{collection}", responses=refusals(*READ))
 async def get_collection(
     collection: Name, request: Request, services: ServicesOf
 ) -> CollectionObject:
@@ -79,7 +82,7 @@ async def get_collection(
     return await service.described(services.collections, collection)
 
 
-@router.put("/collections/{collection}/points", responses=refusals(*_EMBED, DiskFull))
+@router.put("/collections/{collection}/points", responses=refusals(*EMBED, DiskFull))
 async def upsert_points(
     collection: Name,
     body: UpsertBody,
@@ -93,7 +96,7 @@ async def upsert_points(
     return await service.upserted(found, body, wait=wait, tenant=service.tenant_of(request))
 
 
-@router.get("/collections/{collection}/points/{point}", responses=refusals(*_READ, PointNotFound))
+@router.get("/collections/{collection}/points/{point}", responses=refusals(*READ, PointNotFound))
 async def get_point(
     collection: Name,
     point: Annotated[str, Path(max_length=64)],
@@ -105,7 +108,7 @@ async def get_point(
     return await service.one_point(found, point)
 
 
-@router.post("/collections/{collection}/points/retrieve", responses=refusals(*_READ))
+@router.post("/collections/{collection}/points/retrieve", responses=refusals(*READ))
 async def retrieve_points(
     collection: Name, body: RetrieveBody, request: Request, services: ServicesOf
 ) -> PointList:
@@ -115,7 +118,7 @@ async def retrieve_points(
     return PointList(points=[service.point_object(each) for each in points], next=None)
 
 
-@router.post("/collections/{collection}/points/scroll", responses=refusals(*_READ))
+@router.post("/collections/{collection}/points/scroll", responses=refusals(*READ))
 async def scroll_points(
     collection: Name, body: ScrollBody, request: Request, services: ServicesOf
 ) -> PointList:
@@ -123,7 +126,7 @@ async def scroll_points(
     return await service.scrolled(service.collection_of(services, request, collection), body)
 
 
-@router.post("/collections/{collection}/points/count", responses=refusals(*_READ))
+@router.post("/collections/{collection}/points/count", responses=refusals(*READ))
 async def count_points(
     collection: Name, body: CountBody, request: Request, services: ServicesOf
 ) -> CountObject:
@@ -132,7 +135,7 @@ async def count_points(
     return CountObject(count=await found.count(body.filter))
 
 
-@router.post("/collections/{collection}/points/delete", responses=refusals(*_WRITE))
+@router.post("/collections/{collection}/points/delete", responses=refusals(*WRITE))
 async def delete_points(
     collection: Name,
     body: DeleteBody,
@@ -146,7 +149,7 @@ async def delete_points(
     return await service.deleted(found, body, wait=wait)
 
 
-@router.post("/collections/{collection}/points/payload", responses=refusals(*_WRITE))
+@router.post("/collections/{collection}/points/payload", responses=refusals(*WRITE))
 async def set_payload(
     collection: Name,
     body: PayloadBody,
@@ -162,7 +165,7 @@ async def set_payload(
 
 @router.post(
     "/collections/{collection}/search",
-    responses=refusals(*_EMBED),
+    responses=refusals(*EMBED),
     response_model_exclude_none=True,
 )
 async def search(
@@ -173,7 +176,33 @@ async def search(
     return await service.searched(searcher, body, tenant=service.tenant_of(request))
 
 
-@router.post("/collections/{collection}/documents", status_code=202, responses=refusals(*_WRITE))
+@router.post(
+    "/collections/{collection}/search/batch",
+    responses=refusals(*EMBED),
+    response_model_exclude_none=True,
+)
+async def search_batch(
+    collection: Name, body: BatchBody, request: Request, services: ServicesOf
+) -> BatchObject:
+    """Do several searches at once."""
+    searcher = service.searcher_of(services, request, collection)
+    return await service.searched_all(searcher, body, tenant=service.tenant_of(request))
+
+
+@router.post(
+    "/collections/{collection}/recommend",
+    responses=refusals(*EMBED, PointNotFound),
+    response_model_exclude_none=True,
+)
+async def recommend(
+    collection: Name, body: RecommendBody, request: Request, services: ServicesOf
+) -> SearchObject:
+    """Find points that are like some and unlike others."""
+    searcher = service.searcher_of(services, request, collection)
+    return await service.recommended(searcher, body, tenant=service.tenant_of(request))
+
+
+@router.post("/collections/{collection}/documents", status_code=202, responses=refusals(*WRITE))
 async def add_documents(
     collection: Name,
     body: DocumentsBody,
@@ -193,7 +222,7 @@ async def add_documents(
 
 @router.get(
     "/collections/{collection}/documents/{document}",
-    responses=refusals(*_READ, DocumentNotFound),
+    responses=refusals(*READ, DocumentNotFound),
 )
 async def get_document(
     collection: Name,
@@ -208,7 +237,7 @@ async def get_document(
 
 @router.delete(
     "/collections/{collection}/documents/{document}",
-    responses=refusals(*_WRITE, DocumentNotFound),
+    responses=refusals(*WRITE, DocumentNotFound),
 )
 async def delete_document(
     collection: Name,
@@ -223,9 +252,10 @@ async def delete_document(
     return await service.document_deleted(ingestion, document, wait=wait)
 
 
-@router.get("/operations/{operation}", responses=refusals(*_READ, OperationNotFound))
+@router.get("/operations/{operation}", responses=refusals(*READ, OperationNotFound))
 async def get_operation(
     operation: Annotated[str, Path(max_length=128)], services: ServicesOf
 ) -> OperationObject:
     """Say how far the documents of a call have come."""
-    return service.operation_object(await services.collections.operation(operation))
+    _, found = await services.collections.operation(operation)
+    return service.operation_object(found)

@@ -12,6 +12,7 @@ from ullage_runtime.retrieval.points import (
     MAX_SPARSE,
     checked_dense,
     checked_id,
+    checked_ids,
     checked_payload,
     checked_sparse,
 )
@@ -23,6 +24,9 @@ MAX_DIMENSIONS: Final = 1 << 16
 MAX_TEXT: Final = 64 << 20
 MAX_DOCUMENTS: Final = 1000
 MAX_QUERY: Final = 1 << 16
+MAX_SEARCHES: Final = 32
+"""Searches of one request."""
+MAX_EXAMPLES: Final = 100
 
 _ID = WithJsonSchema(
     {
@@ -229,6 +233,76 @@ class SearchBody(Body):
         if self.rerank is False or settings is None or self.query is None:
             return 0
         return ranked_of(settings, self.limit)
+
+
+class BatchBody(Body):
+    """Several searches of one collection."""
+
+    searches: Annotated[list[SearchBody], Field(min_length=1, max_length=MAX_SEARCHES)]
+
+
+class RecommendBody(Body):
+    """Points that others are to be like, or unlike."""
+
+    positive: Annotated[list[PointKey], Field(min_length=1, max_length=MAX_EXAMPLES)]
+    """Ids of points that findings are to be like; they are not found themselves."""
+    negative: Annotated[list[PointKey], Field(max_length=MAX_EXAMPLES)] = Field(default=[])
+    """Ids of points that they are to be unlike, likewise."""
+    limit: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = 10
+    offset: Annotated[int, Field(ge=0, lt=MAX_CANDIDATES)] = 0
+    filter: Where | None = None
+    score_threshold: float | None = None
+    group_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    group_size: Annotated[int, Field(ge=1, le=100)] = 1
+    exact: bool = False
+
+    def search(self, collection: Collection, target: list[float]) -> Search:
+        """Return the search for what is near a vector, without the examples."""
+        examples = [*self.positive, *self.negative]
+        others: list[Any] = [{"must_not": [{"has_id": checked_ids(examples, "positive")}]}]
+        if self.filter:
+            others.append(self.filter)
+        body = SearchBody(
+            vector=target,
+            mode="Dense",
+            filter={"must": others},
+            **self.model_dump(
+                include={"limit", "offset", "score_threshold", "group_by", "group_size", "exact"}
+            ),
+        )
+        return body.search(collection)
+
+
+class Flat(Body):
+    """Which collection is meant, by its name or an operation of it; else the default one."""
+
+    collection: Name | None = None
+    operation_uuid: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Operation that brought documents: its collection is meant."""
+
+
+class FlatSearchBody(SearchBody, Flat):
+    """A search, and the collection that it is meant for."""
+
+    search_type: Literal["semantic", "hybrid"] | None = None
+    """What `mode` calls Dense and Hybrid."""
+
+    def with_mode(self, default: Literal["Dense", "Hybrid"]) -> SearchBody:
+        """Return the search in the mode that is asked for; raises InvalidRequest."""
+        named: Literal["Dense", "Hybrid"] | None = None
+        if self.search_type is not None:
+            named = "Dense" if self.search_type == "semantic" else "Hybrid"
+        if self.mode is not None and named not in (None, self.mode):
+            raise InvalidRequest(
+                f"search_type {self.search_type} and mode {self.mode} contradict each other; "
+                "send one of them",
+                param="search_type",
+            )
+        return self.model_copy(update={"mode": self.mode or named or default})
+
+
+class FlatUpsertBody(UpsertBody, Flat):
+    """Points, and the collection that they are meant for."""
 
 
 class DocumentBody(Body):

@@ -1,5 +1,6 @@
 """From requests about collections to their answers."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from starlette.requests import Request
@@ -8,6 +9,7 @@ from ullage_runtime.core.errors import InvalidRequest, PointNotFound
 from ullage_runtime.http.auth import Key
 from ullage_runtime.http.middleware import KEY
 from ullage_runtime.http.retrieval.objects import (
+    BatchObject,
     ChangeObject,
     CollectionObject,
     DocumentObject,
@@ -20,9 +22,11 @@ from ullage_runtime.http.retrieval.objects import (
     SparseObject,
 )
 from ullage_runtime.http.retrieval.schema import (
+    BatchBody,
     DeleteBody,
     DocumentsBody,
     PayloadBody,
+    RecommendBody,
     ScrollBody,
     SearchBody,
     UpsertBody,
@@ -35,7 +39,7 @@ from ullage_runtime.retrieval.ingest.documents import Document, Kept, Operation
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion, checked_metadata
 from ullage_runtime.retrieval.points import checked_id, checked_ids, checked_payload, shown_payload
 from ullage_runtime.retrieval.searcher import Searcher
-from ullage_runtime.retrieval.searching import Findings, Hit
+from ullage_runtime.retrieval.searching import Findings, Hit, towards
 from ullage_runtime.retrieval.stores.port import Point
 
 OPERATION_WAIT_SECONDS: Final = 60.0
@@ -129,6 +133,38 @@ async def deleted(collection: Collection, body: DeleteBody, *, wait: bool) -> Ch
 async def searched(searcher: Searcher, body: SearchBody, *, tenant: str) -> SearchObject:
     """Search."""
     return _findings(await searcher.search(body.search(searcher.collection), tenant=tenant))
+
+
+async def searched_all(searcher: Searcher, body: BatchBody, *, tenant: str) -> BatchObject:
+    """Do several searches."""
+    searches = [each.search(searcher.collection) for each in body.searches]
+    found = await searcher.search_all(searches, tenant=tenant)
+    return BatchObject(results=[_findings(each) for each in found])
+
+
+async def recommended(searcher: Searcher, body: RecommendBody, *, tenant: str) -> SearchObject:
+    """Find what is like some points and unlike others."""
+    positive = await _dense_of(searcher.collection, body.positive, "positive")
+    negative = await _dense_of(searcher.collection, body.negative, "negative")
+    search = body.search(searcher.collection, list(towards(positive, negative)))
+    return _findings(await searcher.search(search, tenant=tenant))
+
+
+async def _dense_of(
+    collection: Collection, ids: Sequence[object], where: str
+) -> list[tuple[float, ...]]:
+    """Return points' dense vectors; raises PointNotFound or InvalidRequest."""
+    wanted = checked_ids(ids, where)
+    found = {point.id: point for point in await collection.retrieve(wanted, vectors=True)}
+    vectors = []
+    for each in wanted:
+        if each not in found:
+            raise PointNotFound(f"collection {collection.name!r} has no point {each}", param=where)
+        dense = found[each].dense
+        if dense is None:
+            raise InvalidRequest(f"{where}: point {each} has no dense vector", param=where)
+        vectors.append(dense)
+    return vectors
 
 
 async def ingested(ingestion: Ingestion, body: DocumentsBody, *, wait: bool) -> OperationObject:
