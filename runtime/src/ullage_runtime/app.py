@@ -165,6 +165,7 @@ def _caches(settings: Settings, registry: CollectorRegistry) -> Caches:
         embeddings_bytes=settings.embeddings_cache_max_bytes,
         embeddings_seconds=settings.embeddings_cache_seconds,
         answers_bytes=settings.answers_cache_max_bytes,
+        searches_bytes=settings.searches_cache_max_bytes,
         registry=registry,
     )
 

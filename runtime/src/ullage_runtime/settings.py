@@ -189,6 +189,12 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, description="Largest size of the answers kept of chats that ask for it."),
     ] = 32 << 20
+    searches_cache_max_bytes: Annotated[
+        int, Field(ge=0, description="Largest size of the answers kept of searches; 0 keeps none.")
+    ] = 16 << 20
+    searches_cache_seconds: Annotated[
+        float, Field(gt=0, description="How long a search's answer is kept.")
+    ] = 900.0
     default_collection: Annotated[
         str | None,
         Field(description="Collection that /search and the like mean by default; or the pool's."),

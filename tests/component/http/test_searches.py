@@ -201,3 +201,41 @@ async def test_the_flat_paths_mean_the_collection_of_a_name_an_operation_or_the_
         defaulting = desired.model_copy(update={"settings": settings})
         await runtime.documents.accept(defaulting.sealed(2))
         assert (await posted(client, "/search", query))["collection"] == "notes"
+
+
+async def test_a_search_is_answered_once_until_something_is_written_and_while_the_store_is_away(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        await write(client)
+        body = {"query": "blue fire", "limit": 2}
+        first = await posted(client, f"{C}/search", body)
+        again = await posted(client, f"{C}/search", body)
+        assert (first["cached"], again["cached"]) == (False, True)
+        assert again["results"] == first["results"]
+        assert not (await posted(client, f"{C}/search", {**body, "limit": 3}))["cached"]
+        await write(client, written="again")
+        after = await posted(client, f"{C}/search", body)
+        assert not after["cached"]
+        assert after["results"][0]["payload"]["written"] == "again"
+        stats = (await client.get("/cache/stats")).json()
+        searches = next(each for each in stats["caches"] if each["name"] == "searches")
+        assert searches["entries"] == 2
+        assert searches["models"] == [{"model": "encoder", "hits": 1, "shared": 0, "misses": 3}]
+
+        # The store goes away, after one more write that no search has seen.
+        await write(client, written="unseen")
+        owner = runtime.services.collections._owner
+        assert owner is not None
+        await owner.close()
+        stale = await posted(client, f"{C}/search", body)
+        assert stale["degraded"] == ["stale"]
+        assert stale["results"] == after["results"]
+        for _ in range(4):
+            answer = await client.post(f"{C}/search", json={"query": "other"})
+            message = refused(answer, 503, "collection_unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+        assert "left alone" in message
+        metrics = (await client.get("/metrics")).text
+        assert 'ullage_search_breaker_open{dependency="store",name="notes"} 1.0' in metrics

@@ -1,7 +1,9 @@
-"""The caches of one process: vectors of texts, and answers to chats, each for whoever asked."""
+"""The caches of one process: of texts' vectors, chats' answers and searches, for whoever asked."""
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,6 +14,14 @@ from ullage_runtime.core.cache import CacheKey, Size
 from ullage_runtime.core.domain import Chunk
 from ullage_runtime.models.kept import Kept, Outcome
 from ullage_runtime.models.shared_embeddings import SharedEmbeddings, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSearch:
+    """A search's answer, and the last change of the collection that it has seen."""
+
+    version: int
+    body: bytes
 
 
 class Caches(Collector):
@@ -26,17 +36,19 @@ class Caches(Collector):
         embeddings_bytes: int = 0,
         embeddings_seconds: float = 0.0,
         answers_bytes: int = 0,
+        searches_bytes: int = 0,
         registry: CollectorRegistry | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         vectors: Kept[Vector] = Kept("embeddings", embeddings_bytes, now)
         self.answers: Kept[tuple[Chunk, ...]] = Kept("answers", answers_bytes, now)
         self.embeddings = SharedEmbeddings(vectors, embeddings_seconds)
-        self.all: tuple[Kept[Vector] | Kept[tuple[Chunk, ...]], ...] = (vectors, self.answers)
+        self.searches: Kept[KeptSearch] = Kept("searches", searches_bytes, now)
+        self.all: tuple[Kept[Any], ...] = (vectors, self.answers, self.searches)
         if registry is not None:
             registry.register(self)
 
-    def named(self, name: str) -> Kept[Vector] | Kept[tuple[Chunk, ...]]:
+    def named(self, name: str) -> Kept[Any]:
         """Return a cache by its name; raises StopIteration for one that there is not."""
         return next(each for each in self.all if each.name == name)
 

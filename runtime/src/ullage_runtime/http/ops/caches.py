@@ -15,7 +15,7 @@ from ullage_runtime.models.kept import Outcome
 
 TAG = "Caches"
 
-CacheName = Literal["embeddings", "answers"]
+CacheName = Literal["embeddings", "answers", "searches"]
 
 router = APIRouter(prefix="/cache", tags=[TAG])
 
@@ -60,7 +60,7 @@ class CacheCleared(BaseModel):
 async def cache_stats(request: Request, services: ServicesOf) -> CacheStats:
     """Say what each cache of this pod holds, and how often it had what was looked for."""
     key = request.scope.get(KEY)
-    names: tuple[CacheName, ...] = ("embeddings", "answers")
+    names: tuple[CacheName, ...] = ("embeddings", "answers", "searches")
     states = [_state(services, name, key) for name in names]
     return CacheStats(pod=services.settings.pod_name, caches=states)
 

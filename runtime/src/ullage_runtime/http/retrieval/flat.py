@@ -47,7 +47,7 @@ async def _searched(
 ) -> FlatSearchObject:
     name = await _named(services, flat)
     searcher = service.searcher_of(services, request, name)
-    found = await service.searched(searcher, body, tenant=service.tenant_of(request))
+    found = await service.searched(services, searcher, body, tenant=service.tenant_of(request))
     return FlatSearchObject(collection=name, **dict(found))
 
 

@@ -75,6 +75,9 @@ class SearchObject(BaseModel):
         list[str], Field(description="What could not be used, though it was asked for.")
     ]
     seconds: Annotated[dict[str, float], Field(description="How long each stage took.")]
+    cached: Annotated[
+        bool, Field(description="Whether it was found before, and nothing is written since.")
+    ] = False
 
 
 class FlatSearchObject(SearchObject):

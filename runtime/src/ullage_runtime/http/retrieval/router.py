@@ -173,7 +173,7 @@ async def search(
 ) -> SearchObject:
     """Find points by meaning, by words, or by both."""
     searcher = service.searcher_of(services, request, collection)
-    return await service.searched(searcher, body, tenant=service.tenant_of(request))
+    return await service.searched(services, searcher, body, tenant=service.tenant_of(request))
 
 
 @router.post(

@@ -21,6 +21,7 @@ from ullage_runtime.http.retrieval.objects import (
     SearchObject,
     SparseObject,
 )
+from ullage_runtime.http.retrieval.recall import recalled
 from ullage_runtime.http.retrieval.schema import (
     BatchBody,
     DeleteBody,
@@ -130,9 +131,16 @@ async def deleted(collection: Collection, body: DeleteBody, *, wait: bool) -> Ch
     return _change(await collection.delete_where(body.filter or {}, wait=wait))
 
 
-async def searched(searcher: Searcher, body: SearchBody, *, tenant: str) -> SearchObject:
-    """Search."""
-    return _findings(await searcher.search(body.search(searcher.collection), tenant=tenant))
+async def searched(
+    services: Services, searcher: Searcher, body: SearchBody, *, tenant: str
+) -> SearchObject:
+    """Search, unless the very same was found before."""
+    search = body.search(searcher.collection)
+
+    async def find() -> SearchObject:
+        return _findings(await searcher.search(search, tenant=tenant))
+
+    return await recalled(services, searcher.collection, search, find, tenant=tenant)
 
 
 async def searched_all(searcher: Searcher, body: BatchBody, *, tenant: str) -> BatchObject:

@@ -93,6 +93,11 @@ class ChangeLog:
         return self._tip
 
     @property
+    def applied(self) -> int:
+        """The last mutation that every index has, with all before it."""
+        return min(self._applied.values(), default=0)
+
+    @property
     def behind(self) -> int:
         """How many mutations the slowest index has yet to see."""
         return self._tip - min(self._applied.values(), default=self._tip)
