@@ -11,6 +11,7 @@ from typing import Any
 import schemathesis
 
 RANKINGS = ("/v1/rerank", "/v2/rerank", "/rerank", "/score")
+FLAT = ("/search", "/hybrid_search", "/upsert")
 MODELS = {
     "/v1/completions": "prose",
     "/v1/embeddings": "vectors",
@@ -176,6 +177,12 @@ def one_text(body: dict[str, Any]) -> None:
     body["prompt"] = "Hello"
 
 
+def of_some_collection(body: dict[str, Any]) -> None:
+    """Name a collection, of which there is none here, and one kind of search."""
+    body["collection"] = "notes"
+    body.pop("search_type", None)
+
+
 def known_ids(body: dict[str, Any]) -> None:
     body["tokens"] = within_vocabulary(body["tokens"])
 
@@ -194,5 +201,6 @@ TIDYING: dict[str, tuple[Callable[[dict[str, Any]], None], ...]] = {
     **dict.fromkeys(RANKINGS, (ranked_by_embeddings,)),
     "/tokenize": (one_text,),
     "/detokenize": (known_ids,),
+    **dict.fromkeys(FLAT, (of_some_collection,)),
     "/internal/v1/desired": (for_this_pod,),
 }
