@@ -26,7 +26,13 @@ ARGOCD_PATCH = CHART / "files" / "argocd" / "argocd-cm.yaml"
 
 VOLATILE = {
     "ModelDeployment": ("/status/memory", "/status/placements"),
-    "VectorCollection": ("/status/points", "/status/documents", "/status/indexedVectors"),
+    "VectorCollection": (
+        "/status/points",
+        "/status/documents",
+        "/status/indexedVectors",
+        "/status/pendingChanges",
+        "/status/recallPercent",
+    ),
 }
 """What changes without anything that a GitOps tool would act on."""
 

@@ -36,6 +36,7 @@ from ullage_runtime.models.pool import ModelPool
 from ullage_runtime.models.ports import Models
 from ullage_runtime.models.sources import ModelCache
 from ullage_runtime.retrieval.collections import Collections, keys_in
+from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.server import Server
 from ullage_runtime.settings import Settings
 
@@ -214,6 +215,7 @@ def _services(
         settings.state_dir / COLLECTIONS_FOLDER,
         PoolEmbedder(models),
         PoolRanker(models),
+        RetrievalMetrics(registry),
         keys_in(settings.credentials_dir),
     )
     registry.register(collections.breakers)

@@ -447,3 +447,33 @@ async def test_what_is_dropped_is_gone_from_the_disk_and_a_new_one_begins_empty(
         await reported(runtime, CollectionState.DROPPED)
         await runtime.documents.accept(document(files, MODELS, notes()).sealed(4))
         assert (await ready(client))["points"] == 0
+
+
+async def test_metrics_and_the_report_tell_how_a_collection_fares(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        points = [{"id": n, "text": text} for n, text in TEXTS.items()]
+        await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        await posted(client, f"{C}/search", {"query": "fox"})
+        held = runtime.services.collections.held("notes")
+        held.looks = 0
+        await held.look()
+        runtime.services.collections.on_change()
+        found = entry(runtime)
+        assert (found.points, found.pending_changes, found.recall_percent) == (3, 0, 100)
+        text = (await client.get("/metrics")).text
+        for series in (
+            'ullage_collection_points{collection="notes"} 3.0',
+            'ullage_collection_state{collection="notes",state="Ready"} 1.0',
+            'ullage_collection_indexed{collection="notes"} 1.0',
+            'ullage_collection_recall_ratio{collection="notes"} 1.0',
+            *(
+                f'ullage_search_seconds_count{{collection="notes",stage="{stage}"}} 1.0'
+                for stage in ("embed", "store", "total")
+            ),
+        ):
+            assert series in text
+        await runtime.documents.accept(document(files, MODELS).sealed(2))
+        assert 'collection="notes"' not in (await client.get("/metrics")).text

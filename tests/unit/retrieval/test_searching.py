@@ -36,7 +36,7 @@ def test_a_threshold_of_zero_is_none() -> None:
 def test_branches_of_a_hybrid_search_find_more_than_is_asked_for() -> None:
     (query,) = queries_of(Search(text="a", limit=5), DENSE, WORDS, {"hnsw_ef": 64})
     assert query.limit == 5
-    assert [branch.limit for branch in query.branches] == [50, 50]
+    assert [branch.limit for branch in query.branches] == [100, 100]
     assert query.params == {"hnsw_ef": 64}
 
 

@@ -53,3 +53,15 @@ class VectorCollectionStatus(KubeModel):
         int | None,
         Field(ge=0, description="Vectors in the index; the others are compared one by one."),
     ] = None
+    pending_changes: Annotated[
+        int | None,
+        Field(ge=0, description="Accepted changes that the store has yet to see."),
+    ] = None
+    recall_percent: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=100,
+            description="Share of the nearest points that searches found of late.",
+        ),
+    ] = None

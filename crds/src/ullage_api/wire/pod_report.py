@@ -178,6 +178,12 @@ class ReportedCollection(KubeModel):
     indexed_vectors: int | None = None
     is_indexed: bool | None = None
     """Whether the store has nothing left to build; absent until it was asked."""
+    pending_changes: int | None = None
+    """Accepted changes that the store has yet to see."""
+    deferred_points: int | None = None
+    """Points that no search finds before they are optimised; absent where there is no such."""
+    recall_percent: int | None = None
+    """Share of the nearest points that searches found of late; absent before the first search."""
 
 
 class PodReport(KubeModel):

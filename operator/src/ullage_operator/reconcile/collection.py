@@ -43,7 +43,7 @@ from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
 from ullage_operator.reconcile.quantities import rfc3339
 from ullage_operator.reconcile.snapshot import SETTLE_SECONDS, held_seconds
 
-COUNTS: Final = ("points", "documents", "indexed_vectors")
+COUNTS: Final = ("points", "documents", "indexed_vectors", "pending_changes", "recall_percent")
 """What of a status comes and goes with the traffic."""
 
 

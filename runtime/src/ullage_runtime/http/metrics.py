@@ -1,6 +1,7 @@
 """Prometheus metrics of one process: counted where things happen, or read from the pod's report."""
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -9,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.kinds.model_status import Residency
-from ullage_api.wire.pod_report import PodReport
+from ullage_api.wire.pod_report import CollectionState, PodReport
 
 STEP_SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1),
@@ -33,6 +34,7 @@ class ReportCollector(Collector):
         report = self._report()
         yield from _device_metrics(report)
         yield from _model_metrics(report)
+        yield from _collection_metrics(report)
 
 
 def _device_metrics(report: PodReport) -> Iterator[Metric]:
@@ -97,6 +99,47 @@ def _model_metrics(report: PodReport) -> Iterator[Metric]:
         host.add_metric((model.name,), model.host_bytes)
         restarts.add_metric((model.name,), model.restarts)
     yield from (residency, resident, host, restarts)
+
+
+_COLLECTION_GAUGES: Final = {
+    "points": ("ullage_collection_points", "Points that can be found."),
+    "documents": ("ullage_collection_documents", "Documents that were taken in."),
+    "indexed_vectors": ("ullage_collection_indexed_vectors", "Vectors in the index."),
+    "pending_changes": (
+        "ullage_collection_pending_changes",
+        "Accepted changes that the store has yet to see.",
+    ),
+    "deferred_points": (
+        "ullage_collection_deferred_points",
+        "Points that no search finds before they are optimised.",
+    ),
+    "is_indexed": ("ullage_collection_indexed", "1 where the store has nothing left to build."),
+}
+"""What a report says of a collection, by its fields."""
+
+
+def _collection_metrics(report: PodReport) -> Iterator[Metric]:
+    state = GaugeMetricFamily(
+        "ullage_collection_state", "1 for how a collection stands.", labels=("collection", "state")
+    )
+    recall = GaugeMetricFamily(
+        "ullage_collection_recall_ratio",
+        "Share of the nearest points that searches found of late.",
+        labels=("collection",),
+    )
+    for collection in report.collections:
+        for word in CollectionState:
+            state.add_metric((collection.name, word), float(collection.state == word))
+        if collection.recall_percent is not None:
+            recall.add_metric((collection.name,), collection.recall_percent / 100)
+    yield from (state, recall)
+    for field, (name, says) in _COLLECTION_GAUGES.items():
+        family = GaugeMetricFamily(name, says, labels=("collection",))
+        for collection in report.collections:
+            value = getattr(collection, field)
+            if value is not None:
+                family.add_metric((collection.name,), float(value))
+        yield family
 
 
 class Metrics:

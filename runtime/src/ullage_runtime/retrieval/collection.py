@@ -11,8 +11,10 @@ from ullage_runtime.core.pooled import Role
 from ullage_runtime.retrieval.embedding import Embedder, Space
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.log.changes import ChangeLog, live
+from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.retrieval.points import checked_payload
 from ullage_runtime.retrieval.profiles import profile_of, profile_settings
+from ullage_runtime.retrieval.recall import RecallProbe
 from ullage_runtime.retrieval.stores.port import Filter, Layout, Point, PointId, Sparse, Store
 from ullage_runtime.retrieval.words import document_words
 
@@ -57,6 +59,7 @@ class Collection:
         changes: ChangeLog,
         embedder: Embedder,
         layout: Layout,
+        metrics: RetrievalMetrics,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -64,6 +67,8 @@ class Collection:
         self.changes = changes
         self.embedder = embedder
         self.layout = layout
+        self.recall = RecallProbe()
+        self.metrics = metrics
         self.params = profile_settings(profile_of(spec), layout.dimensions).search
 
     @property
@@ -138,6 +143,11 @@ class Collection:
         """Count points exactly."""
         with told(self.name):
             return await self.store.count(self.physical, live(where))
+
+    async def probe_recall(self) -> None:
+        """Find out how much of what is nearest a search finds, by what was asked of late."""
+        with told(self.name):
+            await self.recall.look(self.store, self.physical, self.params)
 
     async def _whole(self, points: Sequence[NewPoint], *, tenant: str, urgent: bool) -> list[Point]:
         wanting = [p.text for p in points if p.dense is None and p.text is not None]

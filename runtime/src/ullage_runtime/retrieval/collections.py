@@ -32,6 +32,7 @@ from ullage_runtime.retrieval.ingest.documents import DocumentsFile, Operation
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion
 from ullage_runtime.retrieval.log.changes import ChangeLog
 from ullage_runtime.retrieval.log.file import LogFile, Routing
+from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.retrieval.profiles import differences, layout_of
 from ullage_runtime.retrieval.ranking import Ranker
 from ullage_runtime.retrieval.searcher import Searcher
@@ -68,6 +69,7 @@ class Collections:
         folder: pathlib.Path,
         embedder: Embedder,
         ranker: Ranker,
+        metrics: RetrievalMetrics,
         key_of: Callable[[str], str | None] = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -75,6 +77,7 @@ class Collections:
         self._embedder = embedder
         self._ranker = ranker
         self.breakers = Breakers()
+        self._metrics = metrics
         self._key_of = key_of
         self._now = now
         self._held: dict[str, Held] = {}
@@ -261,7 +264,9 @@ class Collections:
         kept = spec.model_copy(
             update={"embedding": spec.embedding.model_copy(update={"model_deployment": made_with})}
         )
-        collection = Collection(name, kept, store, changes, self._embedder, found.layout)
+        collection = Collection(
+            name, kept, store, changes, self._embedder, found.layout, self._metrics
+        )
         path = self._folder / name / DOCUMENTS_FILE
         documents = await asyncio.to_thread(DocumentsFile, path, self._now)
         held.collection = collection
@@ -335,6 +340,7 @@ class Collections:
             await held.ingestion.close()
         if held.collection is not None:
             await held.collection.changes.close()
+            self._metrics.forget(held.desired.name)
 
 
 async def _described(store: Store, name: str, routing: Routing) -> Description:

@@ -1,7 +1,10 @@
 """A wanted collection on this pod: how far it has come, and what its report says."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+import structlog
 
 from ullage_api.wire.pod_report import CollectionState, ReportedCollection
 from ullage_api.wire.pool_desired import DesiredCollection
@@ -10,6 +13,11 @@ from ullage_runtime.retrieval.collection import Collection
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion
 from ullage_runtime.retrieval.searcher import Searcher
 from ullage_runtime.retrieval.stores.port import StoreError
+
+log = structlog.stdlib.get_logger(__name__)
+
+LOOKS_OF_A_PROBE: Final = 6
+"""Every so many looks one question is asked again, exactly: that costs a scan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +28,9 @@ class Sample:
     documents: int
     indexed_vectors: int
     is_indexed: bool
+    pending_changes: int
+    deferred_points: int | None
+    recall_percent: int | None
 
 
 @dataclass(slots=True)
@@ -36,6 +47,7 @@ class Held:
     differences: list[str] = field(default_factory=list)
     """What only a reindex would bring about; meanwhile it serves what it has."""
     sample: Sample | None = None
+    looks: int = 0
     task: asyncio.Task[None] | None = None
 
     @property
@@ -61,7 +73,24 @@ class Held:
             self.problem = f"the store has no {collection.physical!r} any more"
             return
         self.state, self.problem = CollectionState.READY, ""
-        self.sample = Sample(count, documents, found.indexed_vectors, found.is_optimised)
+        if self.looks % LOOKS_OF_A_PROBE == 0:
+            await self._probe(collection)
+        self.looks += 1
+        self.sample = Sample(
+            points=count,
+            documents=documents,
+            indexed_vectors=found.indexed_vectors,
+            is_indexed=found.is_optimised,
+            pending_changes=collection.changes.behind,
+            deferred_points=found.deferred_points,
+            recall_percent=collection.recall.percent,
+        )
+
+    async def _probe(self, collection: Collection) -> None:
+        try:
+            await collection.probe_recall()
+        except ServingError as error:
+            log.info("recall was not measured", collection=collection.name, error=str(error))
 
     def reported(self) -> ReportedCollection:
         """Return its entry in the pod's report."""
@@ -84,9 +113,6 @@ class Held:
                 "model": collection.model,
                 "model_revision": routing.model.get("revision"),
                 "dimensions": collection.layout.dimensions,
-                "points": sample.points if sample else None,
-                "documents": sample.documents if sample else None,
-                "indexed_vectors": sample.indexed_vectors if sample else None,
-                "is_indexed": sample.is_indexed if sample else None,
+                **(asdict(sample) if sample else {}),
             }
         )

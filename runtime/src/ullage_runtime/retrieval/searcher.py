@@ -91,6 +91,9 @@ class Searcher:
             seconds = {"embed": embedded - began, "store": found - embedded}
             if search.ranked:
                 seconds["rerank"] = time.perf_counter() - started
+            self.collection.metrics.searched(self.collection.name, seconds)
+            if each.dense is not None:
+                self.collection.recall.note(each.dense)
             findings.append(
                 Findings(
                     hits=tuple(page_of(search, hits)),

@@ -20,7 +20,7 @@ from ullage_runtime.retrieval.stores.port import (
 
 MAX_CANDIDATES: Final = 1000
 """Findings that a search can page through: its candidate list."""
-LEAST_CANDIDATES: Final = 50
+LEAST_CANDIDATES: Final = 100
 """Findings of each branch of a hybrid search, at least: with few, there is little to fuse."""
 GROUPING_FACTOR: Final = 4
 """Candidates for each finding that is wanted in groups."""

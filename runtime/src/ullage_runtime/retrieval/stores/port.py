@@ -112,6 +112,8 @@ class Description:
     """Approximate, tombstones included."""
     indexed_vectors: int
     is_optimised: bool
+    deferred_points: int | None
+    """Points that no search finds before they are optimised; None where the store has no such."""
     payload_indexes: Mapping[str, str]
     """Type of each indexed field."""
 

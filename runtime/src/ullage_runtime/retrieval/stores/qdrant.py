@@ -386,6 +386,7 @@ def _description(collection: str, info: Any) -> Description:
         points=info.points_count or 0,
         indexed_vectors=info.indexed_vectors_count or 0,
         is_optimised=info.status == "green",
+        deferred_points=info.update_queue.deferred_points if info.update_queue else None,
         payload_indexes={
             name: each.data_type.value for name, each in (info.payload_schema or {}).items()
         },
