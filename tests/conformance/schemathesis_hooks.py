@@ -11,7 +11,7 @@ from typing import Any
 import schemathesis
 
 RANKINGS = ("/v1/rerank", "/v2/rerank", "/rerank", "/score")
-FLAT = ("/search", "/hybrid_search", "/upsert")
+FLAT = ("/search", "/hybrid_search", "/upsert", "/v1/sessions")
 MODELS = {
     "/v1/completions": "prose",
     "/v1/embeddings": "vectors",

@@ -37,6 +37,7 @@ from ullage_runtime.models.ports import Models
 from ullage_runtime.models.sources import ModelCache
 from ullage_runtime.retrieval.collections import Collections, keys_in
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
+from ullage_runtime.retrieval.sessions.sessions import Sessions
 from ullage_runtime.server import Server
 from ullage_runtime.settings import Settings
 
@@ -50,6 +51,8 @@ ABORT_SECONDS: Final = 3.0
 """How long streams have to say that they end."""
 COLLECTIONS_FOLDER: Final = "collections"
 """Name of the folder of collections, in the state folder."""
+SESSIONS_FILE: Final = ".sessions.sqlite"
+"""Name of the file of sessions, in the folder of collections."""
 RESPONSES_FILE: Final = "responses.sqlite"
 """Name of the file of stored responses, in the state folder."""
 JOURNAL_FILE: Final = "swaps.sqlite"
@@ -106,6 +109,7 @@ class Runtime:
             await self.internal.stop()
         await self.services.forwarder.close()
         await self.services.responses.close()
+        await self.services.sessions.close()
         log.info("ended")
 
 
@@ -151,6 +155,7 @@ async def running(
         await public.start()
         if internal is not None:
             await internal.start()
+        services.sessions.start()
         if isinstance(models, ModelPool):
             models.in_use = services.collections.embedding_with
             models.collections = services.collections.reported
@@ -219,6 +224,8 @@ def _services(
         keys_in(settings.credentials_dir),
     )
     registry.register(collections.breakers)
+    sessions = Sessions(settings.state_dir / COLLECTIONS_FOLDER / SESSIONS_FILE, time.time)
+    collections.on_drop = sessions.forget
     store = ResponseStore(settings.state_dir / RESPONSES_FILE, bounds, time.time)
     return Services(
         models=models,
@@ -230,6 +237,7 @@ def _services(
             pod=settings.pod_name, ordinal=settings.ordinal, metrics=metrics, drain=drain
         ),
         collections=collections,
+        sessions=sessions,
         caches=caches,
         responses=KeptResponses(store, lambda size: metrics.stored(size.count, size.bytes)),
         go_back=go_back,

@@ -8,6 +8,8 @@ from ullage_runtime.retrieval.searching import (
     Hit,
     Mode,
     Search,
+    blended,
+    blended_words,
     candidates_of,
     grouped,
     page_of,
@@ -83,3 +85,10 @@ def test_groups_keep_the_best_of_each_and_the_best_group_first(
 def test_what_is_recommended_lies_away_from_what_it_is_to_be_unlike() -> None:
     assert towards([(1.0, 0.0), (0.0, 1.0)], []) == (0.5, 0.5)
     assert towards([(1.0, 0.0)], [(0.0, 1.0), (0.0, 3.0)]) == (2.0, -2.0)
+
+
+def test_earlier_questions_count_half_as_much_each() -> None:
+    assert blended([(1.0, 0.0)]) == (1.0, 0.0)
+    assert blended([(1.0, 0.0), (0.0, 1.0), (4.0, 0.0)]) == (2.0, 0.5)
+    words = blended_words([Sparse((3,), (1.0,)), Sparse((1, 3), (1.0, 1.0))])
+    assert words == Sparse((1, 3), (0.5, 1.5))

@@ -16,6 +16,7 @@ ServingError
 ├── PointNotFound             404 point_not_found
 ├── DocumentNotFound          404 document_not_found
 ├── OperationNotFound         404 operation_not_found
+├── SessionNotFound           404 session_not_found
 ├── BodyTooLarge              413 request_too_large
 ├── Overloaded                429 overloaded              + Retry-After
 ├── InvalidOutput             500 invalid_output
@@ -149,6 +150,12 @@ class OperationNotFound(ServingError):  # noqa: N818
     """No operation of that id."""
 
     status, code, type = 404, "operation_not_found", "invalid_request_error"
+
+
+class SessionNotFound(ServingError):  # noqa: N818
+    """No session of that id, or none of the caller's; or it has expired."""
+
+    status, code, type = 404, "session_not_found", "invalid_request_error"
 
 
 class BodyTooLarge(ServingError):  # noqa: N818

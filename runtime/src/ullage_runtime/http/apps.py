@@ -34,6 +34,7 @@ from ullage_runtime.http.responses.objects import ResponseEvent
 from ullage_runtime.http.retrieval import flat
 from ullage_runtime.http.retrieval import router as retrieval
 from ullage_runtime.http.services import Services
+from ullage_runtime.http.sessions import router as sessions
 from ullage_runtime.http.status import router as status
 from ullage_runtime.http.status.schema import StatusMessage
 from ullage_runtime.http.tokens import router as tokens
@@ -80,6 +81,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
     app.include_router(tokens.router)
     app.include_router(retrieval.router)
     app.include_router(flat.router)
+    app.include_router(sessions.router)
     app.include_router(ops.router)
     describe(
         app,
@@ -93,6 +95,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
             embeddings.TAG: "OpenAI's embeddings, for models that embed.",
             ranking.TAG: "Documents scored for a query, as Cohere, Jina, TEI and vLLM do.",
             retrieval.TAG: "Documents and vectors, and searches in them.",
+            sessions.TAG: "Searches that build on what was asked before.",
             tokens.TAG: "What a model's vocabulary makes of a text.",
             ops.TAG: "Probes and metrics.",
         },

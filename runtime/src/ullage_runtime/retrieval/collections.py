@@ -85,6 +85,8 @@ class Collections:
         self._owner: ShardOwner | None = None
         self._opening = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
+        self.on_drop: Callable[[str], Awaitable[object]] = _nothing
+        """Called before a collection's data is removed."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when what `reported` returns may have changed."""
 
@@ -231,6 +233,7 @@ class Collections:
         name = held.desired.name
         held.problem = "its data is being deleted"
         folder = self._folder / name
+        await self.on_drop(name)
         if await asyncio.to_thread((folder / LOG_FILE).exists):
             store = await self._store(held.desired.spec)
             changes = await self._changes(name, store)
@@ -351,6 +354,10 @@ async def _described(store: Store, name: str, routing: Routing) -> Description:
             "reads; restore the store, or remove the collection's folder to begin anew"
         )
     return found
+
+
+async def _nothing(_: str) -> None:
+    """Do nothing."""
 
 
 def _unavailable(name: str, why: str) -> CollectionUnavailable:

@@ -20,6 +20,8 @@ from ullage_runtime.retrieval.searching import (
     Hit,
     Mode,
     Search,
+    blended,
+    blended_words,
     candidates_of,
     page_of,
     queries_of,
@@ -107,7 +109,7 @@ class Searcher:
     async def _vectors(self, searches: Sequence[Search], tenant: str) -> list[_Vectors]:
         """Return what to search with; texts of several searches are embedded together."""
         textual = [search for search in searches if search.is_dense and search.dense is None]
-        wanting = list(dict.fromkeys(search.text or "" for search in textual))
+        wanting = list(dict.fromkeys(text for search in textual for text in search.texts))
         embedded: dict[str, tuple[float, ...]] = {}
         failure: ServingError | None = None
         if wanting:
@@ -134,7 +136,7 @@ class Searcher:
                     f"collection {collection.name!r} has no sparse vectors; search with mode Dense",
                     param="mode",
                 )
-            sparse = search.sparse or query_words(search.text or "")
+            sparse = search.sparse or blended_words([query_words(t) for t in search.texts])
         if not search.is_dense:
             return _Vectors(None, sparse)
         if search.dense is not None:
@@ -143,7 +145,7 @@ class Searcher:
             )
         if failure is not None:
             return _Vectors(None, sparse, (DENSE_AWAY,))
-        return _Vectors(embedded[search.text or ""], sparse)
+        return _Vectors(blended([embedded[text] for text in search.texts]), sparse)
 
     async def _embed(self, texts: Sequence[str], tenant: str) -> tuple[tuple[float, ...], ...]:
         breaker = self._breakers.of(Dependency.EMBEDDER, self.collection.model)
@@ -189,7 +191,7 @@ class Searcher:
             scores = iter(
                 await self._scores(
                     settings.model_deployment,
-                    search.text or "",
+                    search.wording,
                     [text for text in texts if text is not None],
                     tenant,
                     deadline,

@@ -25,6 +25,8 @@ LEAST_CANDIDATES: Final = 100
 GROUPING_FACTOR: Final = 4
 """Candidates for each finding that is wanted in groups."""
 RRF_K: Final = 60
+HISTORY_WEIGHT: Final = 0.5
+"""How much a question counts beside the one that came after it."""
 
 
 class Mode(StrEnum):
@@ -54,8 +56,20 @@ class Search:
     group_size: int = 1
     exact: bool = False
     explain: bool = False
+    history: tuple[str, ...] = ()
+    """What was asked before, the last one first: it counts less the longer ago it was."""
     ranked: int = 0
     """Findings that a reranker looks at again; 0: it is not asked."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The question, and what was asked before."""
+        return (self.text or "", *self.history)
+
+    @property
+    def wording(self) -> str:
+        """The question as somebody understands it who has not heard what was asked before."""
+        return " ".join((*self.history[:1], self.text or ""))
 
     @property
     def is_dense(self) -> bool:
@@ -178,6 +192,28 @@ def grouped(hits: Sequence[Hit], field_name: str, size: int, groups: int) -> lis
         if len(group) < size:
             group.append(hit)
     return [hit for group in kept.values() for hit in group]
+
+
+def blended(vectors: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Return a question's vector with those of earlier ones, each half as heavy as the one before.
+
+    J. J. Rocchio, "Relevance feedback in information retrieval", 1971, for where it is moved.
+    """
+    if len(vectors) == 1:
+        return tuple(vectors[0])
+    return tuple(
+        math.fsum(value * HISTORY_WEIGHT**age for age, value in enumerate(values))
+        for values in zip(*vectors, strict=True)
+    )
+
+
+def blended_words(vectors: Sequence[Sparse]) -> Sparse:
+    """Return a question's words with those of earlier ones, likewise."""
+    weights: dict[int, float] = {}
+    for age, vector in enumerate(vectors):
+        for index, value in zip(vector.indices, vector.values, strict=True):
+            weights[index] = weights.get(index, 0.0) + value * HISTORY_WEIGHT**age
+    return Sparse(tuple(sorted(weights)), tuple(weights[each] for each in sorted(weights)))
 
 
 def towards(

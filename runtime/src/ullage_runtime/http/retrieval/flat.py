@@ -36,7 +36,7 @@ async def flat_upsert(
     body: FlatUpsertBody, request: Request, services: ServicesOf, *, wait: Wait = False
 ) -> FlatChangeObject:
     """Write points over what there is."""
-    name = await _named(services, body)
+    name = await named(services, body)
     found = service.collection_of(services, request, name)
     change = await service.upserted(found, body, wait=wait, tenant=service.tenant_of(request))
     return FlatChangeObject(collection=name, **dict(change))
@@ -45,13 +45,13 @@ async def flat_upsert(
 async def _searched(
     services: Services, request: Request, flat: Flat, body: SearchBody
 ) -> FlatSearchObject:
-    name = await _named(services, flat)
+    name = await named(services, flat)
     searcher = service.searcher_of(services, request, name)
     found = await service.searched(services, searcher, body, tenant=service.tenant_of(request))
     return FlatSearchObject(collection=name, **dict(found))
 
 
-async def _named(services: Services, flat: Flat) -> str:
+async def named(services: Services, flat: Flat) -> str:
     """Return the name of the collection that is meant; raises OperationNotFound."""
     if flat.collection is not None:
         return flat.collection

@@ -138,7 +138,7 @@ async def searched(
     search = body.search(searcher.collection)
 
     async def find() -> SearchObject:
-        return _findings(await searcher.search(search, tenant=tenant))
+        return found_object(await searcher.search(search, tenant=tenant))
 
     return await recalled(services, searcher.collection, search, find, tenant=tenant)
 
@@ -147,7 +147,7 @@ async def searched_all(searcher: Searcher, body: BatchBody, *, tenant: str) -> B
     """Do several searches."""
     searches = [each.search(searcher.collection) for each in body.searches]
     found = await searcher.search_all(searches, tenant=tenant)
-    return BatchObject(results=[_findings(each) for each in found])
+    return BatchObject(results=[found_object(each) for each in found])
 
 
 async def recommended(searcher: Searcher, body: RecommendBody, *, tenant: str) -> SearchObject:
@@ -155,7 +155,7 @@ async def recommended(searcher: Searcher, body: RecommendBody, *, tenant: str) -
     positive = await _dense_of(searcher.collection, body.positive, "positive")
     negative = await _dense_of(searcher.collection, body.negative, "negative")
     search = body.search(searcher.collection, list(towards(positive, negative)))
-    return _findings(await searcher.search(search, tenant=tenant))
+    return found_object(await searcher.search(search, tenant=tenant))
 
 
 async def _dense_of(
@@ -279,7 +279,8 @@ def _change(change: Change) -> ChangeObject:
     )
 
 
-def _findings(findings: Findings) -> SearchObject:
+def found_object(findings: Findings) -> SearchObject:
+    """Return findings as clients see them."""
     return SearchObject(
         results=[_hit(each) for each in findings.hits],
         mode=findings.mode.value,

@@ -1,0 +1,1 @@
+"""Sessions over HTTP: turns, searches that build on them, and forgetting."""

@@ -1,0 +1,1 @@
+"""Sessions: what was asked and shown before, so that the next search may build on it."""
