@@ -34,6 +34,7 @@ from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.journal import FileJournal
 from ullage_runtime.models.pool import ModelPool
 from ullage_runtime.models.ports import Models
+from ullage_runtime.models.shelf import SHELF_FILE, Shelf
 from ullage_runtime.models.sources import ModelCache
 from ullage_runtime.retrieval.collections import Collections, keys_in
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
@@ -110,6 +111,7 @@ class Runtime:
         await self.services.forwarder.close()
         await self.services.responses.close()
         await self.services.sessions.close()
+        await self.services.caches.close()
         log.info("ended")
 
 
@@ -167,11 +169,18 @@ async def running(
 
 
 def _caches(settings: Settings, registry: CollectorRegistry) -> Caches:
+    shelf = Shelf(
+        settings.state_dir / SHELF_FILE,
+        settings.embeddings_disk_cache_max_bytes,
+        now=time.time,
+        version=ullage_runtime.__version__,
+    )
     return Caches(
         embeddings_bytes=settings.embeddings_cache_max_bytes,
         embeddings_seconds=settings.embeddings_cache_seconds,
         answers_bytes=settings.answers_cache_max_bytes,
         searches_bytes=settings.searches_cache_max_bytes,
+        shelf=shelf if settings.embeddings_disk_cache_max_bytes else None,
         registry=registry,
     )
 

@@ -185,6 +185,13 @@ class Settings(BaseSettings):
     embeddings_cache_seconds: Annotated[
         float, Field(gt=0, description="How long a text's vector is kept.")
     ] = 86400.0
+    embeddings_disk_cache_max_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Largest size of the vectors that are kept on disk, too; 0 keeps none.",
+        ),
+    ] = 0
     answers_cache_max_bytes: Annotated[
         int,
         Field(ge=0, description="Largest size of the answers kept of chats that ask for it."),

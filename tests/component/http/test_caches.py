@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.fake_models import MIB, World, until, wanted
@@ -20,6 +21,7 @@ from ullage_api.kinds.serving_limits import ResponseCache, ServingLimits
 from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 from ullage_runtime.app import Runtime
+from ullage_runtime.cli.commands import app
 from ullage_runtime.core.cache import CacheKey
 from ullage_runtime.core.errors import EngineFailed
 from ullage_runtime.http.auth import entry_line
@@ -88,7 +90,9 @@ async def test_texts_that_were_embedded_are_not_computed_again_until_they_are_fo
         assert later["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"]
         assert 0 < usage["prompt_tokens_details"]["cached_tokens"] < usage["prompt_tokens"]
         state = await cached(client, "embeddings")
-        assert state["models"] == [{"model": "embed", "hits": 2, "shared": 0, "misses": 2}]
+        assert state["models"] == [
+            {"model": "embed", "hits": 2, "disk": 0, "shared": 0, "misses": 2}
+        ]
         assert (state["entries"], state["limit"]) == (2, state["max"])
         metrics = (await client.get("/metrics")).text
         assert (
@@ -106,6 +110,44 @@ async def test_texts_that_were_embedded_are_not_computed_again_until_they_are_fo
         assert (cleared["entries"], cleared["bytes"] > 0) == (3, True)
         assert (await embedded(texts))["data"] == first["data"]
         assert (await cached(client, "embeddings"))["models"][0]["misses"] == 5
+
+
+async def test_vectors_that_were_warmed_up_are_there_after_a_restart_until_they_are_cleared(
+    tmp_path: pathlib.Path,
+) -> None:
+    write_encoder(tmp_path / "encoder.gguf", Encoder())
+    target = DesiredRevision(uri="file:encoder.gguf", task=Task.EMBEDDING)
+    embed = DesiredModel(name="embed", task=Task.EMBEDDING, ordinals=(0,), target=target)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"the fox {number}" for number in range(100)) + "\nthe fox 7\n\n")
+    kept = {"embeddings_disk_cache_max_bytes": MIB}
+
+    async def warm(url: str) -> dict[str, int]:
+        command = ["cache", "warm", "embed", str(texts), "--url", url, "--json"]
+        answer = await asyncio.to_thread(CliRunner().invoke, app, command)
+        assert answer.exit_code == 0, answer.output
+        told: dict[str, int] = json.loads(answer.stdout)
+        return told
+
+    async with served(tmp_path, None, **kept) as (runtime, client):
+        await runtime.models.apply(document(tmp_path, embed))
+        await serving(runtime)
+        told = await warm(runtime.url)
+        assert (told["texts"], told["cachedTokens"]) == (100, 0)
+        assert (await cached(client, "embeddings"))["disk"]["entries"] == 100
+    async with served(tmp_path, None, **kept) as (runtime, client):
+        await runtime.models.apply(document(tmp_path, embed))
+        await serving(runtime)
+        again = await warm(runtime.url)
+        assert again["cachedTokens"] == again["tokens"] == told["tokens"]
+        state = await cached(client, "embeddings")
+        lookups = {"hits": 0, "disk": 100, "shared": 0, "misses": 0}
+        assert state["models"] == [{"model": "embed", **lookups}]
+        assert state["entries"] == 100
+        metrics = (await client.get("/metrics")).text
+        assert 'ullage_cache_bytes{cache="embeddings",what="disk"}' in metrics
+        assert (await client.delete("/cache")).json()["entries"] == 200
+        assert (await cached(client, "embeddings"))["disk"]["entries"] == 0
 
 
 async def test_memory_that_gets_short_takes_the_caches_room(tmp_path: pathlib.Path) -> None:
@@ -233,6 +275,7 @@ async def test_what_breaks_off_is_not_kept(tmp_path: pathlib.Path) -> None:
         assert (await cached(client, "answers"))["models"][0] == {
             "model": "chat",
             "hits": 0,
+            "disk": 0,
             "shared": 0,
             "misses": 2,
         }

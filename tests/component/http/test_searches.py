@@ -222,7 +222,8 @@ async def test_a_search_is_answered_once_until_something_is_written_and_while_th
         stats = (await client.get("/cache/stats")).json()
         searches = next(each for each in stats["caches"] if each["name"] == "searches")
         assert searches["entries"] == 2
-        assert searches["models"] == [{"model": "encoder", "hits": 1, "shared": 0, "misses": 3}]
+        lookups = {"hits": 1, "disk": 0, "shared": 0, "misses": 3}
+        assert searches["models"] == [{"model": "encoder", **lookups}]
 
         # The store goes away, after one more write that no search has seen.
         await write(client, written="unseen")

@@ -105,6 +105,13 @@ class ApiClient:
         given = {name: value for name, value in meant.items() if value is not None}
         return self._asked("DELETE", "/cache", params=given)
 
+    def embed(self, model: str, texts: Sequence[str], input_type: str | None) -> dict[str, Any]:
+        """Have a model embed texts, as queries or documents where that is said; raises CliError."""
+        body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "base64"}
+        if input_type is not None:
+            body["input_type"] = input_type
+        return self._asked("POST", "/v1/embeddings", json=body)
+
     def rollout(self, model: str) -> dict[str, Any]:
         """Return how a model's revisions take each other's place; raises CliError."""
         return self._asked("GET", f"/rollouts/{quote(model, safe='')}")

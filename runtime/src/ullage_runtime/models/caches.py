@@ -13,7 +13,8 @@ from ullage_api.kinds.memory import MemoryLevel
 from ullage_runtime.core.cache import CacheKey, Size
 from ullage_runtime.core.domain import Chunk
 from ullage_runtime.models.kept import Kept, Outcome
-from ullage_runtime.models.shared_embeddings import SharedEmbeddings, Vector
+from ullage_runtime.models.shared_embeddings import SharedEmbeddings
+from ullage_runtime.models.shelf import Shelf, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class KeptSearch:
 class Caches(Collector):
     """All of them, and what is done with them together; also their metrics.
 
-    Of 0 bytes, as by default, nothing is kept. `now` is a monotonic clock in seconds.
+    Of 0 bytes, as by default, nothing is kept. `shelf` has vectors on disk, too. `now` is a
+    monotonic clock in seconds.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class Caches(Collector):
         embeddings_seconds: float = 0.0,
         answers_bytes: int = 0,
         searches_bytes: int = 0,
+        shelf: Shelf | None = None,
         registry: CollectorRegistry | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         vectors: Kept[Vector] = Kept("embeddings", embeddings_bytes, now)
         self.answers: Kept[tuple[Chunk, ...]] = Kept("answers", answers_bytes, now)
-        self.embeddings = SharedEmbeddings(vectors, embeddings_seconds)
+        self.shelf = shelf
+        self.embeddings = SharedEmbeddings(vectors, embeddings_seconds, shelf)
         self.searches: Kept[KeptSearch] = Kept("searches", searches_bytes, now)
         self.all: tuple[Kept[Any], ...] = (vectors, self.answers, self.searches)
         if registry is not None:
@@ -57,27 +61,43 @@ class Caches(Collector):
         for each in self.all:
             each.cache.fit(level)
 
-    def clear(
+    async def clear(
         self,
         name: str | None = None,
         *,
         model: str | None = None,
         tenant: str | None = None,
     ) -> Size:
-        """Forget what is kept, or only what is of one cache, model or tenant; return how much."""
+        """Forget what is kept, or only what is of one cache, model or tenant; return how much.
 
+        What is on disk and in memory counts twice.
+        """
+        cleared = self._clear(name, model, tenant)
+        if self.shelf is not None and name in (None, "embeddings"):
+            cleared.append(await self.shelf.clear(model=model, tenant=tenant))
+        return Size(sum(c.entries for c in cleared), sum(c.bytes for c in cleared))
+
+    def _clear(
+        self, name: str | None = None, model: str | None = None, tenant: str | None = None
+    ) -> list[Size]:
         def is_meant(key: CacheKey) -> bool:
             return model in (None, key.model) and tenant in (None, key.tenant)
 
-        cleared = [each.cache.clear(is_meant) for each in self.all if name in (None, each.name)]
-        return Size(sum(c.entries for c in cleared), sum(c.bytes for c in cleared))
+        return [each.cache.clear(is_meant) for each in self.all if name in (None, each.name)]
 
     def forget(self, model: str) -> None:
         """Forget a model that is gone, and what was counted of it."""
-        self.clear(model=model)
+        self._clear(model=model)
+        if self.shelf is not None:
+            self.shelf.forget(model)
         for each in self.all:
             for outcome in Outcome:
                 del each.lookups[model, outcome]
+
+    async def close(self) -> None:
+        """Let go of what is on disk; idempotent."""
+        if self.shelf is not None:
+            await self.shelf.close()
 
     def describe(self) -> Iterator[Metric]:
         """Announce nothing; everything is read when it is asked for."""
@@ -103,4 +123,7 @@ class Caches(Collector):
             entries.add_metric((each.name,), size.entries)
             for (model, outcome), times in sorted(each.lookups.items()):
                 lookups.add_metric((each.name, model, outcome), times)
+        if self.shelf is not None:
+            held.add_metric(("embeddings", "disk"), self.shelf.bytes)
+            held.add_metric(("embeddings", "disk_limit"), self.shelf.max_bytes)
         yield from (held, entries, lookups)

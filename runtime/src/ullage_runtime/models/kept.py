@@ -15,6 +15,8 @@ class Outcome(StrEnum):
 
     HIT = "hit"
     """It was kept."""
+    DISK = "disk"
+    """It was kept, on disk."""
     SHARED = "shared"
     """It was being computed for another request, whose result serves both."""
     MISS = "miss"

@@ -7,19 +7,12 @@ from dataclasses import dataclass, replace
 
 from ullage_runtime.core.cache import CacheKey
 from ullage_runtime.core.errors import InvalidOutput, InvalidRequest
-from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, Said, TextOrTokens
+from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, TextOrTokens
 from ullage_runtime.models.kept import Kept, Outcome
+from ullage_runtime.models.shelf import Shelf, Vector
 
 Compute = Callable[[EmbedRequest], Awaitable[PooledAnswer]]
 """Embeds texts on the generation that the request holds; raises ServingError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vector:
-    """What was computed of one text."""
-
-    said: Said
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +31,10 @@ class SharedEmbeddings:
     Tenants share nothing: how fast an answer comes would tell what others have asked.
     """
 
-    def __init__(self, kept: Kept[Vector], seconds: float) -> None:
+    def __init__(self, kept: Kept[Vector], seconds: float, shelf: Shelf | None = None) -> None:
+        """`shelf` keeps on disk as well what is kept, where there is one."""
         self._kept = kept
+        self._shelf = shelf
         self._seconds = seconds
         self._flights: dict[CacheKey, asyncio.Future[Vector | None]] = {}
 
@@ -51,7 +46,7 @@ class SharedEmbeddings:
         """
         keys = _keys(whose, request)
         texts = dict(zip(keys, request.inputs, strict=True))
-        found: dict[CacheKey, Vector] = {}
+        found = await self._shelved(whose, keys)
         mine: dict[CacheKey, Vector] = {}
         while missing := [key for key in texts if key not in found]:
             kept = {key: v for key in missing if (v := self._kept.find(key)) is not None}
@@ -75,6 +70,18 @@ class SharedEmbeddings:
             lengths=tuple(vector.tokens for vector in vectors),
             cached_tokens=sum(vector.tokens for vector in vectors) - computed,
         )
+
+    async def _shelved(self, whose: Whose, keys: Sequence[CacheKey]) -> dict[CacheKey, Vector]:
+        """Return what is on disk, of what is not in memory and not on its way."""
+        if self._shelf is None:
+            return {}
+        missing = [key for key in keys if key not in self._flights and self._kept.find(key) is None]
+        async with asyncio.timeout_at(whose.deadline):
+            shelved = await self._shelf.find(missing) if missing else {}
+        for key, found in shelved.items():
+            self._kept.keep(key, found.vector, found.vector.said.size, found.seconds)
+        self._kept.count(whose.model, Outcome.DISK, len(shelved))
+        return {key: found.vector for key, found in shelved.items()}
 
     async def _landed(
         self, whose: Whose, flights: Mapping[CacheKey, "asyncio.Future[Vector | None]"]
@@ -110,6 +117,8 @@ class SharedEmbeddings:
             for key, vector in computed.items():
                 self._kept.keep(key, vector, vector.said.size, self._seconds)
                 flights[key].set_result(vector)
+            if self._shelf is not None:
+                self._shelf.keep(computed, self._seconds)
         finally:
             for key, flight in flights.items():
                 del self._flights[key]

@@ -12,6 +12,7 @@ from ullage_runtime.http.openapi import CALLED, refusals
 from ullage_runtime.http.ops.memory_objects import may_see
 from ullage_runtime.http.services import Services, ServicesOf
 from ullage_runtime.models.kept import Outcome
+from ullage_runtime.models.shelf import Shelf
 
 TAG = "Caches"
 
@@ -25,8 +26,17 @@ class CacheLookups(BaseModel):
 
     model: str
     hits: Annotated[int, Field(description="They were kept.")]
+    disk: Annotated[int, Field(description="They were kept, on disk.")]
     shared: Annotated[int, Field(description="They were being computed for another request.")]
     misses: Annotated[int, Field(description="They had to be computed.")]
+
+
+class CacheDisk(BaseModel):
+    """What a cache has on disk."""
+
+    entries: int
+    bytes: int
+    max: Annotated[int, Field(description="Bytes it may have.")]
 
 
 class CacheState(BaseModel):
@@ -37,6 +47,7 @@ class CacheState(BaseModel):
     bytes: int
     limit: Annotated[int, Field(description="Bytes it may have now: fewer while memory is short.")]
     max: Annotated[int, Field(description="Bytes it may have at most; 0: it is off.")]
+    disk: CacheDisk | None = None
     models: list[CacheLookups]
 
 
@@ -49,7 +60,7 @@ class CacheStats(BaseModel):
 
 
 class CacheCleared(BaseModel):
-    """What was forgotten."""
+    """What was forgotten; what was in memory and on disk counts twice."""
 
     object: Literal["cache.cleared"] = "cache.cleared"
     entries: int
@@ -61,7 +72,7 @@ async def cache_stats(request: Request, services: ServicesOf) -> CacheStats:
     """Say what each cache of this pod holds, and how often it had what was looked for."""
     key = request.scope.get(KEY)
     names: tuple[CacheName, ...] = ("embeddings", "answers", "searches")
-    states = [_state(services, name, key) for name in names]
+    states = [await _state(services, name, key) for name in names]
     return CacheStats(pod=services.settings.pod_name, caches=states)
 
 
@@ -82,13 +93,14 @@ async def clear_caches(
     """
     key = request.scope.get(KEY)
     tenant = None if key in (None, ANYBODY) else key.id
-    size = services.caches.clear(cache, model=model, tenant=tenant)
+    size = await services.caches.clear(cache, model=model, tenant=tenant)
     return CacheCleared(entries=size.entries, bytes=size.bytes)
 
 
-def _state(services: Services, name: CacheName, key: Key | None) -> CacheState:
+async def _state(services: Services, name: CacheName, key: Key | None) -> CacheState:
     kept = services.caches.named(name)
     size = kept.cache.size
+    shelf = services.caches.shelf if name == "embeddings" else None
     models = sorted({model for model, _ in kept.lookups if may_see(key, model)})
     return CacheState(
         name=name,
@@ -96,13 +108,20 @@ def _state(services: Services, name: CacheName, key: Key | None) -> CacheState:
         bytes=size.bytes,
         limit=kept.cache.limit_bytes,
         max=kept.cache.max_bytes,
+        disk=None if shelf is None else await _disk(shelf),
         models=[
             CacheLookups(
                 model=model,
                 hits=kept.lookups[model, Outcome.HIT],
+                disk=kept.lookups[model, Outcome.DISK],
                 shared=kept.lookups[model, Outcome.SHARED],
                 misses=kept.lookups[model, Outcome.MISS],
             )
             for model in models
         ],
     )
+
+
+async def _disk(shelf: Shelf) -> CacheDisk:
+    size = await shelf.size()
+    return CacheDisk(entries=size.entries, bytes=size.bytes, max=shelf.max_bytes)
