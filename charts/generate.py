@@ -25,7 +25,7 @@ ARGOCD = ROOT / "charts" / "argocd" / "resource_customizations"
 ARGOCD_PATCH = CHART / "files" / "argocd" / "argocd-cm.yaml"
 
 VOLATILE = {
-    "ModelDeployment": ("/status/memory", "/status/placements"),
+    "ModelDeployment": ("/status/memory", "/status/performance", "/status/placements"),
     "VectorCollection": (
         "/status/points",
         "/status/documents",

@@ -67,6 +67,8 @@ class Reason(StrEnum):
     """The engine is loading the model."""
     SERVING = "Serving"
     """The model answers."""
+    DEVICE_FALLBACK = "DeviceFallback"
+    """The model answers, from a CPU although it should be on a GPU."""
     IDLE = "Idle"
     """The model has shown that it serves, left memory, and comes back with the next request."""
     WARM = "Warm"

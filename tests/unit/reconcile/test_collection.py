@@ -272,6 +272,7 @@ def test_deleted_data_goes_before_the_resource_does() -> None:
     decided(made)
     assert [(c.name, c.dropped) for c in made.desired.collections] == [("notes", True)]
     assert told(made, "Ready") == ("False", "Deleting")
+    assert condition(made, "Ready").message == "deletionPolicy is Delete: waiting for its pod"
     references = made.objects["StatefulSet", "ullage-default"]["metadata"]["ownerReferences"]
     assert [r["name"] for r in references] == ["notes"]
     gone = opened(made.collections["notes"], state=CollectionState.DROPPED)

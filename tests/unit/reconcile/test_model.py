@@ -26,6 +26,7 @@ from tests.support.facts import (
 from ullage_api.conditions import Reason
 from ullage_api.kinds.memory import Eviction
 from ullage_api.kinds.model_status import Residency
+from ullage_api.wire.pod_report import DeviceKind, ReportedDevice
 from ullage_operator.reconcile.model import decide_model, file_name
 from ullage_operator.reconcile.observed import PoolNote, ProfileView
 from ullage_operator.reconcile.plan import Plan, Verb
@@ -575,3 +576,74 @@ def test_a_model_that_waits_for_memory_after_it_has_served_stays_ready() -> None
     waits = coming(world.members["chat"], Reason.WAITING_FOR_MEMORY, "needs 14.2 GiB")
     now(says(world, waits))
     assert ready(world) == ("True", "WaitingForMemory")
+
+
+def test_what_computes_a_model_and_how_long_loads_took_is_in_status() -> None:
+    took = revision(
+        device="NVIDIA H200", layers_offloaded=33, layers_total=33, load_seconds=12.3456
+    )
+    member = resource()
+    plan = now(says(placed(member), serving(member, active=took, target=took)))
+    assert plan.status is not None
+    assert plan.status["acceleration"] == {
+        "device": "NVIDIA H200",
+        "layersOffloaded": 33,
+        "layersTotal": 33,
+    }
+    assert plan.status["performance"] == {"loadSeconds": "12"}
+
+
+def test_the_time_of_a_load_alone_writes_nothing_and_comes_with_the_next_change() -> None:
+    member = resource()
+    cold, again = revision(load_seconds=1.61), revision(load_seconds=1.83)
+    world = says(placed(member), serving(member, active=cold, target=cold))
+    now(world)
+    says(world, serving(member, active=again, target=again))
+    assert decide_model(world.model()).is_empty
+    plan = now(says(world, left(member)))
+    assert plan.status is not None
+    assert plan.status["performance"] == {"loadSeconds": "1.6"}, "who has left is as it was"
+    back = again.model_copy(update={"promote_seconds": 0.204})
+    plan = now(says(world, serving(member, active=back, target=back)))
+    assert plan.status is not None
+    assert plan.status["performance"] == {"loadSeconds": "1.8", "promoteSeconds": "0.20"}
+    now(says(world, left(member)))
+    plan = now(says(world, serving(member, active=again, target=again)))
+    assert plan.status is not None
+    assert plan.status["performance"]["promoteSeconds"] == "0.20", "the last one that there was"
+    newer = revision("r2", load_seconds=3)
+    plan = now(says(world, serving(member, active=newer, target=newer)))
+    assert plan.status is not None
+    assert plan.status["performance"] == {"loadSeconds": "3.0"}, "another revision's own"
+
+
+@pytest.mark.parametrize(
+    ("layers", "offloaded", "has_gpu", "why"),
+    [
+        (20, 0, False, "although engine.gpuLayers is 20"),
+        (-1, 0, True, "although engine.gpuLayers is -1"),
+        (None, 0, True, "although it has a GPU"),
+        (None, 0, False, ""),
+        (None, 33, True, ""),
+        (20, 20, True, ""),
+        (0, 0, True, ""),
+    ],
+)
+def test_a_cpu_where_a_gpu_should_compute_is_said_and_is_no_failure(
+    layers: int | None, offloaded: int, why: str, *, has_gpu: bool
+) -> None:
+    member = resource(engine={"gpuLayers": layers})
+    world = placed(member)
+    shown = revision(device="CPU (haswell)", layers_offloaded=offloaded, layers_total=33)
+    gpu = ReportedDevice(
+        id="gpu0", kind=DeviceKind.GPU, total_bytes=1, budget_bytes=1, used_bytes=0, ledger_bytes=0
+    )
+    entry = serving(member, active=shown, target=shown)
+    world.reports[0] = heard(
+        report(entry, document=world.desired, devices=(gpu,) if has_gpu else ())
+    )
+    plan = now(world)
+    assert ready(world) == ("True", "DeviceFallback" if why else "Serving")
+    assert why in condition(plan, "Ready").message
+    warned = [e.reason for e in plan.events if e.warning]
+    assert warned == (["DeviceFallback"] if why else [])

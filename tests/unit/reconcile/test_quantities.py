@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ullage_operator.reconcile.quantities import GIB, MIB, quantised, quantum, readable
+from ullage_operator.reconcile.quantities import (
+    GIB,
+    MIB,
+    brief_seconds,
+    quantised,
+    quantum,
+    readable,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,3 +52,22 @@ def test_a_size_that_wavers_around_a_step_is_shown_once() -> None:
 
 def test_nothing_known_is_nothing_shown() -> None:
     assert quantised(None, 5) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0"),
+        (0.0004, "0.000"),
+        (0.004, "0.004"),
+        (0.0312, "0.031"),
+        (0.178, "0.18"),
+        (0.999, "1.00"),
+        (1.61, "1.6"),
+        (9.99, "10.0"),
+        (12.3, "12"),
+        (3600, "3600"),
+    ],
+)
+def test_durations_are_brief(seconds: float, words: str) -> None:
+    assert brief_seconds(seconds) == words

@@ -63,6 +63,30 @@ class MemoryStatus(KubeModel):
     ] = None
 
 
+class AccelerationStatus(KubeModel):
+    """What computes the model, on the lowest pod that answers."""
+
+    device: Annotated[
+        str | None, Field(max_length=253, description="The GPU's name, or CPU and its variant.")
+    ] = None
+    layers_offloaded: Annotated[
+        int | None, Field(ge=0, description="Layers that are on the GPU.")
+    ] = None
+    layers_total: Annotated[int | None, Field(ge=0, description="Layers that there are.")] = None
+
+
+class PerformanceStatus(KubeModel):
+    """How long it took to have the model, on the lowest pod that answers."""
+
+    load_seconds: Annotated[
+        str | None, Field(max_length=16, description="What its last load took, such as 1.6.")
+    ] = None
+    promote_seconds: Annotated[
+        str | None,
+        Field(max_length=16, description="What its last return from the warm tier took."),
+    ] = None
+
+
 class Placement(KubeModel):
     """One pod that holds the model."""
 
@@ -182,6 +206,18 @@ class ModelDeploymentStatus(KubeModel):
         ),
     ] = None
     memory: Annotated[MemoryStatus | None, Field(description="Memory the model takes.")] = None
+    acceleration: Annotated[
+        AccelerationStatus | None, Field(description="What computes the revision that answers.")
+    ] = None
+    performance: Annotated[
+        PerformanceStatus | None,
+        Field(
+            description=(
+                "How long loads of the revision that answers took; written with the next change "
+                "of anything else."
+            )
+        ),
+    ] = None
     placements: Annotated[
         list[Placement] | None,
         Field(

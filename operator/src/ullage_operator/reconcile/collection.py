@@ -279,7 +279,7 @@ def deleting(s: Seen) -> Finding | None:
     """Its data is being deleted."""
     if not s.resource.is_dropped:
         return None
-    why = s.entry.message if s.entry is not None else "waiting for its pod"
+    why = (s.entry.message if s.entry is not None else "") or "waiting for its pod"
     return Finding("False", Reason.DELETING, f"deletionPolicy is Delete: {why}")
 
 

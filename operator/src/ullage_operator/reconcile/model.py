@@ -19,7 +19,7 @@ from ullage_api.kinds.model_status import (
 )
 from ullage_api.names import HOLDS_LABEL_PREFIX, POOL_LABEL, model_url, pod_name
 from ullage_api.wire.pod_report import ReportedRevision
-from ullage_operator.reconcile import arms, history, revisions, turns
+from ullage_operator.reconcile import arms, history, measured, revisions, turns
 from ullage_operator.reconcile.findings import condition, finding
 from ullage_operator.reconcile.manifests.services import model_service
 from ullage_operator.reconcile.observed import ModelObserved, effective_profile
@@ -59,7 +59,7 @@ def decide_model(observed: ModelObserved) -> Plan:
     seen = replace(seen, observed=replace(observed, revisions=remembered.records))
     felt, taken = pressure(seen), _memory(seen)
     calm = _without_breathing(seen, taken)
-    status = desired_status(seen, calm, felt, remembered)
+    status = measured.without_news(seen.previous, desired_status(seen, calm, felt, remembered))
     document = status.to_wire()
     changed = document != seen.previous.to_wire()
     told = _events(seen.previous.conditions or (), status.conditions or ())
@@ -133,6 +133,8 @@ def desired_status(
         revisions=revisions.shown(remembered.records),
         arms=arms.shown(s),
         memory=taken.model_copy(update={"level": felt.level, "level_since": felt.since}),
+        acceleration=before.acceleration if keeps else measured.acceleration(shown),
+        performance=before.performance if keeps else measured.performance(before, shown),
         placements=_placements(s) or None,
         replicas=len(s.holders),
         ready_replicas=_ready_replicas(s, found[0]),
@@ -298,6 +300,7 @@ _CALM: Final = frozenset(
 )
 _WORRYING: Final = frozenset(
     {
+        Reason.DEVICE_FALLBACK.value,
         Reason.PROFILE_MISSING.value,
         Reason.REPORTS_MISSING.value,
         Reason.MEMORY_HIGH.value,

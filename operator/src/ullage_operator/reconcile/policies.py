@@ -19,7 +19,7 @@ from ullage_api.conditions import ConditionType, Reason
 from ullage_api.kinds.model_status import Residency
 from ullage_api.names import ROLLBACK_ANNOTATION
 from ullage_api.wire.pod_report import ReportedModel
-from ullage_operator.reconcile import history
+from ullage_operator.reconcile import history, measured
 from ullage_operator.reconcile.findings import Finding, Status, accepted, finding, unknown_pool
 from ullage_operator.reconcile.quantities import quantised, readable
 from ullage_operator.reconcile.snapshot import FAILURES, Holder, Snapshot
@@ -99,6 +99,9 @@ def serving(s: Snapshot) -> Finding | None:
     if not s.serving:
         return None
     message = f"answers on {len(s.serving)} of {len(s.holders)} pods"
+    fallen_back = measured.fallback(s)
+    if fallen_back:
+        return Finding("True", Reason.DEVICE_FALLBACK, f"{message}; {fallen_back}")
     return Finding("True", Reason.SERVING, message)
 
 

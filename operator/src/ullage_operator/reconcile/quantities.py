@@ -8,6 +8,7 @@ GIB: Final = 1 << 30
 COARSE_STEP: Final = 256 * MIB
 COARSE_FROM: Final = 4 * GIB
 FINEST_STEP: Final = 4096
+FINEST_PLACES: Final = 3
 
 _UNITS: Final = (("GiB", GIB), ("MiB", MIB), ("KiB", 1 << 10))
 
@@ -43,6 +44,14 @@ def readable(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size} B"
+
+
+def brief_seconds(seconds: float) -> str:
+    """Return a duration as status shows it: a number of two digits, such as `0.18` or `12`."""
+    places = 0
+    while places < FINEST_PLACES and 0 < seconds * 10**places < 10:  # noqa: PLR2004 - two digits
+        places += 1
+    return f"{seconds:.{places}f}"
 
 
 def rfc3339(moment: datetime) -> str:

@@ -10,7 +10,7 @@ from ullage_api.conditions import Condition, ConditionType, Reason
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.kinds.model_status import ModelDeploymentStatus, Residency
 from ullage_api.kinds.rollout import Transition
-from ullage_api.wire.pod_report import ReportedModel
+from ullage_api.wire.pod_report import DeviceKind, ReportedModel
 from ullage_api.wire.pool_desired import DesiredModel
 from ullage_operator.reconcile import history
 from ullage_operator.reconcile.observed import (
@@ -47,6 +47,17 @@ class Holder:
     view: ReportView | None = None
     entry: ReportedModel | None = None
     """The model in the pod's fresh report, if it is this very ModelDeployment."""
+
+    @property
+    def name(self) -> str:
+        """The pod's name, or its place while there is none."""
+        return self.pod.name if self.pod is not None else str(self.ordinal)
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether its fresh report tells of a GPU."""
+        report = self.view.fresh if self.view is not None else None
+        return report is not None and any(d.kind is DeviceKind.GPU for d in report.devices)
 
     @property
     def is_up(self) -> bool:

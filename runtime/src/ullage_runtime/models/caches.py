@@ -49,12 +49,13 @@ class Caches(Collector):
         self.embeddings = SharedEmbeddings(vectors, embeddings_seconds, shelf)
         self.searches: Kept[KeptSearch] = Kept("searches", searches_bytes, now)
         self.all: tuple[Kept[Any], ...] = (vectors, self.answers, self.searches)
+        self._named = {each.name: each for each in self.all}
         if registry is not None:
             registry.register(self)
 
     def named(self, name: str) -> Kept[Any]:
-        """Return a cache by its name; raises StopIteration for one that there is not."""
-        return next(each for each in self.all if each.name == name)
+        """Return a cache by its name; raises KeyError for one that there is not."""
+        return self._named[name]
 
     def fit(self, level: MemoryLevel | None) -> None:
         """Take as much memory as its level leaves: a quarter at High, nothing at Critical."""
