@@ -10,6 +10,8 @@ from tests.support.llama_folders import spoil, write_llama
 from tests.support.runtimes import eventually, served
 from tests.support.vllm_runtime import START, document, model, reported, serving
 from ullage_api.conditions import Reason
+from ullage_api.kinds.model_deployment import Task
+from ullage_runtime.models.found import found_models
 
 pytestmark = pytest.mark.timeout(4 * START)
 
@@ -79,3 +81,10 @@ async def test_vllm_and_llama_cpp_make_room_for_each_other(tmp_path: pathlib.Pat
             assert runtime.models.report().devices[0].ledger_bytes <= budget
         listed = (await client.get("/memory/evictions")).json()["data"]
         assert {each["model"] for each in listed} >= {"llama", "tiny"}
+
+
+def test_a_folder_of_models_has_those_in_safetensors_where_vllm_is(tmp_path: pathlib.Path) -> None:
+    write_llama(tmp_path / "models" / "llama")
+    findings = found_models(tmp_path / "models", tmp_path / "cache")
+    assert [(found.path.name, found.task) for found in findings.models] == [("llama", Task.CHAT)]
+    assert findings.skipped == ()

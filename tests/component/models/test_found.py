@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.gguf_models import Shape, write_model
+from tests.support.llama_folders import write_llama
 from tests.support.lora_files import write_adapter
 from tests.support.onnx_models import write_json, write_onnx
 from ullage_api.checks import name_conflicts, problems
@@ -86,6 +87,37 @@ def test_what_cannot_be_served_is_told_with_its_reason(tmp_path: pathlib.Path) -
     assert "it is a LoRA adapter" in told["lora.gguf"]
     assert "name one of them: 1.onnx, 2.onnx" in told["several"]
     assert "no such file" in told["gone.gguf"].lower()
+
+
+def test_weights_alone_are_told_with_what_makes_a_model_of_them(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "models"
+    write_llama(folder / "llama")
+    write_llama(folder / "encoder")
+    config = json.loads((folder / "encoder" / "config.json").read_text())
+    write_json(folder / "encoder" / "config.json", **{**config, "architectures": ["BertModel"]})
+    write_llama(folder / "bare")
+    (folder / "bare" / "tokenizer.json").unlink()
+    for name, file in (
+        ("pickled", "pytorch_model-00001-of-00002.bin"),
+        ("tone", "adapter_model.safetensors"),
+        ("encoder/2_Dense", "model.safetensors"),
+        ("encoder/onnx", "notes.txt"),
+    ):
+        (folder / name).mkdir(parents=True)
+        (folder / name / file).write_bytes(b"x")
+    write_json(folder / "tone" / "adapter_config.json", r=8)
+    # What a model was made of needs no word.
+    write_llama(folder / "made")
+    write_model(folder / "made" / "made.gguf")
+    findings = found_models(folder, tmp_path / "cache")
+    assert tasks(findings, folder) == {"made/made.gguf": Task.CHAT}
+    told = {line.partition(": ")[0].rpartition("/")[2]: line for line in findings.skipped}
+    assert sorted(told) == ["bare", "encoder", "llama", "pickled", "tone"]
+    assert "LlamaForCausalLM in safetensors is served by vLLM" in told["llama"]
+    assert "`ullage convert` makes an ONNX file of it" in told["encoder"]
+    assert "there is no tokenizer.json" in told["bare"]
+    assert "`ullage convert` makes ONNX of it" in told["pickled"]
+    assert "LoRA adapter" in told["tone"]
 
 
 def test_what_was_read_of_a_file_is_remembered_by_what_it_is_and_not_by_where_it_lies(

@@ -11,12 +11,14 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from ullage_api.kinds.model_deployment import Task
 from ullage_runtime.core.errors import LoadError
 from ullage_runtime.engines.llamacpp.header import Header, read_header
+from ullage_runtime.engines.vllm.files import check_generates, find_files
 from ullage_runtime.models.sources.needed import needed
 from ullage_runtime.models.sources.store import read_json, write_json
 
@@ -26,6 +28,8 @@ and two files of one size that begin alike differ in nothing but their weights."
 MAX_CONFIG_BYTES: Final = 1 << 20
 
 _FURTHER_PART: Final = re.compile(r".+-(?!00001)\d{5}-of-\d{5}\.gguf")
+_PICKLE: Final = re.compile(r"pytorch_model.*\.bin")
+_PART: Final = re.compile(r"onnx|openvino|\d+_\w+")
 _EMBEDDERS: Final = frozenset({"gemma-embedding", "t5encoder"})
 """Encoders whose architecture does not say so by its name, as those after BERT do."""
 _RANK: Final = 4
@@ -77,7 +81,7 @@ class _NoModelError(Exception):
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Yield GGUF files, and folders that hold a model in ONNX."""
+    """Yield GGUF files, and folders that hold a model in ONNX or its weights alone."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -88,18 +92,26 @@ def _candidates(folder: Path) -> Iterator[Path]:
         # The hub's repositories often have the ONNX file in a folder `onnx`, and the rest above.
         inner = here / "onnx"
         has_inner = "onnx" in folders and any(inner.glob("*.onnx"))
-        if has_inner or any(name.endswith(".onnx") for name in names):
+        is_onnx = has_inner or any(name.endswith(".onnx") for name in names)
+        # Beside a model in another form they are what it was made of.
+        is_weights = not any(name.endswith(".gguf") for name in names) and any(map(_weighs, names))
+        if is_onnx or is_weights:
             yield here
-        if has_inner:
-            folders.remove("onnx")
+            # Its other forms, and the stages of a sentence-transformers pipeline.
+            folders[:] = [name for name in folders if not _PART.fullmatch(name)]
         for name in sorted(names):
             if name.endswith(".gguf") and not _FURTHER_PART.fullmatch(name):
                 yield here / name
 
 
+def _weighs(name: str) -> bool:
+    return name.endswith(".safetensors") or _PICKLE.fullmatch(name) is not None
+
+
 def _task_of(path: Path, cache: Path) -> Task:
     if path.is_dir():
-        return _task_of_onnx(path)
+        is_onnx = any(path.glob("*.onnx")) or any(path.glob("onnx/*.onnx"))
+        return _task_of_onnx(path) if is_onnx else _task_of_weights(path)
     with path.open("rb") as file:
         beginning = file.read(BEGINNING_BYTES)
         size = os.fstat(file.fileno()).st_size
@@ -125,6 +137,24 @@ def _task_of_gguf(header: Header) -> Task:
     if pooling or "bert" in header.architecture or header.architecture in _EMBEDDERS:
         return Task.EMBEDDING
     return Task.CHAT if "tokenizer.chat_template" in header.strings else Task.COMPLETION
+
+
+def _task_of_weights(folder: Path) -> Task:
+    names = {path.name for path in folder.iterdir()}
+    if "adapter_config.json" in names:
+        raise _NoModelError("it is a LoRA adapter, which belongs to a model")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise _NoModelError(
+            "it holds pickles, which are never opened to serve: `ullage convert` makes ONNX of it"
+        )
+    files = find_files(str(folder))
+    check_generates(files)
+    if find_spec("vllm") is None:
+        raise _NoModelError(
+            f"{files.architecture} in safetensors is served by vLLM, which is not installed: "
+            "install ullage-runtime[vllm], or make GGUF of it with `ullage convert`"
+        )
+    return Task.COMPLETION if files.chat_template is None else Task.CHAT
 
 
 def _task_of_onnx(folder: Path) -> Task:
