@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ullage_runtime.core.errors import (
     BodyTooLarge,
+    CollectionNotFound,
+    CollectionUnavailable,
     ContextLengthExceeded,
+    DimensionMismatch,
     EngineFailed,
     Forbidden,
     InsufficientMemory,
@@ -33,6 +36,7 @@ from ullage_runtime.core.errors import (
     RequestTimeout,
     ResponseNotFound,
     ServingError,
+    SessionNotFound,
     ShuttingDown,
     Unauthorized,
 )
@@ -70,6 +74,10 @@ SERVED: Final = (
     InsufficientMemory,
 )
 """Errors of every route on which a model works."""
+
+
+SEARCHED: Final = (CollectionNotFound, CollectionUnavailable, DimensionMismatch, SessionNotFound)
+"""Errors of every route on which a model may answer from what a search has found."""
 
 
 class ErrorObject(BaseModel):

@@ -89,7 +89,9 @@ class AssistantMessage(BaseModel):
     role: Literal["assistant"]
     content: Annotated[str | None, Field(description="Null where it only calls tools.")]
     refusal: None
-    annotations: Annotated[list[dict[str, Any]], Field(description="None: nothing is searched.")]
+    annotations: Annotated[
+        list[dict[str, Any]], Field(description="Citations of what file_search found.")
+    ]
     reasoning_content: Annotated[str | None, Field(description="What it thought before.")] = None
     reasoning: Annotated[str | None, Field(description="The same as `reasoning_content`.")] = None
     tool_calls: list[ToolCall] | None = None

@@ -22,7 +22,7 @@ from ullage_runtime.http.openai.service import (
     completion_answer,
     visible_cards,
 )
-from ullage_runtime.http.openapi import CALLED, CHOSEN, SERVED, refusals, stream_of
+from ullage_runtime.http.openapi import CALLED, CHOSEN, SEARCHED, SERVED, refusals, stream_of
 from ullage_runtime.http.services import ServicesOf
 
 TAG = "OpenAI"
@@ -53,7 +53,7 @@ async def get_model(name: str, request: Request, services: ServicesOf) -> Model:
             "description": "The answer, whole or, with `stream`, as events.",
             "content": stream_of(ChatCompletionChunk),
         },
-        **refusals(*SERVED),
+        **refusals(*SERVED, *SEARCHED),
     },
 )
 async def create_chat_completion(

@@ -19,6 +19,7 @@ from ullage_runtime.http.leased import charged, is_elsewhere
 from ullage_runtime.http.middleware import ADAPTER, KEY, MODEL
 from ullage_runtime.http.openai.answers import Shape, StreamedAnswer, WholeAnswer
 from ullage_runtime.http.openai.generation import Generation
+from ullage_runtime.http.openai.grounding import Grounding, grounding_of
 from ullage_runtime.http.openai.parameters import (
     chat_sampling,
     chat_tools,
@@ -42,9 +43,25 @@ async def chat_answer(services: Services, request: Request, body: ChatRequest) -
     """Return the answer to a chat."""
     model = chat_model(services, request, body.model)
     asked = chat_work(body, model)
+    if not is_elsewhere(services, model):
+        asked, grounding = await grounded(services, request, body, asked)
+    else:
+        grounding = None
     with_logprobs = asked.sampling.logprobs is not None
-    shape = ChatShape(asked.request_id, int(services.now()), body.model, with_logprobs)
+    cite = None if grounding is None else grounding.citations
+    shape = ChatShape(asked.request_id, int(services.now()), body.model, with_logprobs, cite)
     return await _answer(services, request, body, model, [asked], shape, recalls=True)
+
+
+async def grounded(
+    services: Services, request: Request, body: ChatRequest, asked: GenerateRequest
+) -> tuple[GenerateRequest, Grounding | None]:
+    """Return what is asked together with what a search for it has found, if one is wanted."""
+    messages = asked.messages or ()
+    found = await grounding_of(services, request, body.tools, body.tool_choice, messages)
+    if found is None:
+        return asked, None
+    return replace(asked, messages=found.shown(messages)), found
 
 
 def chat_model(services: Services, request: Request, name: str) -> DesiredModel:

@@ -1,6 +1,6 @@
 """The objects of OpenAI's answers, field by field."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ class ChatShape:
     created: int
     model: str
     tells_logprobs: bool = False
+    cite: Callable[[str], list[dict[str, Any]]] | None = None
+    """Returns the citations of what is said, where something was searched."""
 
     def _head(self, kind: str, revision: str) -> dict[str, Any]:
         return {
@@ -57,7 +59,7 @@ class ChatShape:
             "role": "assistant",
             "content": choice.text or (None if calls else ""),
             "refusal": None,
-            "annotations": [],
+            "annotations": self.cite(choice.text) if self.cite and choice.text else [],
             **(_reasoning(choice.reasoning) if choice.reasoning else {}),
             **({"tool_calls": calls} if calls else {}),
         }

@@ -4,13 +4,15 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 
 from ullage_runtime.core.domain import Tool, Tools
 from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.http.openai.fields import Request, Text, encodable
 
 MAX_TOOLS: Final = 128
+MAX_SEARCHED: Final = 4
+"""Collections that one request searches."""
 MAX_SCHEMA_BYTES: Final = 64 << 10
 NAME_PATTERN: Final = r"^[a-zA-Z0-9_.:/-]{1,128}$"
 
@@ -28,11 +30,48 @@ class FunctionDefinition(Request):
     """Whether a schema that cannot be followed in full is refused."""
 
 
-class ToolDefinition(Request):
-    """A tool; functions are the only ones."""
+class RankingOptions(Request):
+    """Which findings are good enough."""
 
-    type: Literal["function"]
-    function: FunctionDefinition
+    ranker: Text | None = None
+    """Accepted and ignored: the collection says which reranker it has."""
+    score_threshold: float | None = None
+    """Least score of findings by meaning; 0 is none."""
+
+
+class ToolDefinition(Request):
+    """A function that the model may call, or `file_search`: what is searched before it answers."""
+
+    type: Literal["function", "file_search"]
+    function: FunctionDefinition | None = Field(default=None, validate_default=True)
+    vector_store_ids: Annotated[list[Text], Field(max_length=MAX_SEARCHED)] | None = Field(
+        default=None, validate_default=True
+    )
+    """Names of the collections that are searched."""
+    max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
+    """How much of what is found the model is shown; 5 by default."""
+    filters: dict[str, Any] | None = None
+    """Which chunks may be found, as OpenAI writes it: by their payload."""
+    ranking_options: RankingOptions | None = None
+
+    @property
+    def name(self) -> str | None:
+        """The function's name."""
+        return None if self.function is None else self.function.name
+
+    @field_validator("function")
+    @classmethod
+    def _of_functions(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("type") == "function":
+            raise ValueError("is required in a tool of type 'function'")
+        return value
+
+    @field_validator("vector_store_ids")
+    @classmethod
+    def _of_searches(cls, value: object, info: ValidationInfo) -> object:
+        if not value and info.data.get("type") == "file_search":
+            raise ValueError("must name a collection in a tool of type 'file_search'")
+        return value
 
 
 ToolDefinitions = Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS)]
@@ -84,11 +123,16 @@ def tools_of(
     parallel: bool,
 ) -> Tools | None:
     """Return what a chat may call, or None for nothing; raises InvalidRequest."""
-    if not definitions:
-        if choice not in (None, "auto", "none"):
+    offered = tuple(
+        _tool(index, each.function)
+        for index, each in enumerate(definitions or ())
+        if each.function is not None
+    )
+    if not offered:
+        # What is searched is searched in any case, so that the choice is made.
+        if choice not in (None, "auto", "none") and not (definitions and choice == "required"):
             raise InvalidRequest("tool_choice is only allowed with tools", param="tool_choice")
         return None
-    offered = tuple(_tool(index, each.function) for index, each in enumerate(definitions))
     names = [tool.name for tool in offered]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

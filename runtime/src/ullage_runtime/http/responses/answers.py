@@ -15,6 +15,7 @@ from ullage_runtime.http.openai.generation import Generation, Step
 from ullage_runtime.http.openai.logprobs import chat_logprobs
 from ullage_runtime.http.responses import ids
 from ullage_runtime.http.responses.schema import renamed
+from ullage_runtime.http.responses.store import Item
 from ullage_runtime.http.responses.turn import Event, Turn
 
 Keep = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -24,13 +25,21 @@ Keep = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 class Growth:
     """A turn that grows with the steps of its generation, and is stored in the end."""
 
-    def __init__(self, generation: Generation, turn: Turn, keep: Keep) -> None:
+    def __init__(
+        self, generation: Generation, turn: Turn, keep: Keep, searched: Item | None = None
+    ) -> None:
         self.generation = generation
+        self._searched = searched
         self.turn = turn
         self._keep = keep
         self._finish = FinishReason.STOP
         self._logprobs: list[TokenLogprobs] = []
         self._has_said = False
+
+    def begin(self) -> list[Event]:
+        """Return the events that precede everything that the model makes."""
+        events = self.turn.begin()
+        return events if self._searched is None else events + self.turn.search(self._searched)
 
     def add(self, step: Step) -> list[Event]:
         """Take a step in."""
@@ -70,6 +79,7 @@ class WholeResponse(Whole):
     def __init__(self, growth: Growth) -> None:
         super().__init__(growth.generation)
         self._growth = growth
+        growth.begin()
 
     def add(self, step: Step) -> None:
         """Take a step in."""
@@ -94,7 +104,7 @@ class StreamedResponse(Streamed):
 
     def opening(self) -> bytes:
         """Return the events that tell of the response before it has any content."""
-        return _written(self._growth.turn.begin())
+        return _written(self._growth.begin())
 
     def events(self, step: Step) -> bytes:
         """Return the events of a step."""

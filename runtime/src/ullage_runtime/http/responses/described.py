@@ -80,24 +80,38 @@ TOOLS: Final = WithJsonSchema(
     {
         "anyOf": [
             _list_of(
-                _object(
-                    {"type": _constant("function"), "name": _NAME},
-                    description=_TEXT,
-                    parameters={"type": "object"},
-                    strict={"type": "boolean"},
-                )
+                {
+                    "anyOf": [
+                        _object(
+                            {"type": _constant("function"), "name": _NAME},
+                            description=_TEXT,
+                            parameters={"type": "object"},
+                            strict={"type": "boolean"},
+                        ),
+                        _object(
+                            {
+                                "type": _constant("file_search"),
+                                "vector_store_ids": {**_list_of(_NAME), "minItems": 1},
+                            },
+                            max_num_results={"type": "integer", "minimum": 1, "maximum": 50},
+                            filters={"type": "object"},
+                            ranking_options=_object({}, score_threshold={"type": "number"}),
+                        ),
+                    ]
+                }
             ),
             {"type": "null"},
         ]
     }
 )
-"""Functions that a model may call."""
+"""Functions that a model may call, and collections that are searched before it answers."""
 
 TOOL_CHOICE: Final = WithJsonSchema(
     {
         "anyOf": [
             {"enum": ["auto", "none", "required"], "type": "string"},
             _object({"type": _constant("function"), "name": _TEXT}),
+            _object({"type": _constant("file_search")}),
             _object(
                 {
                     "type": _constant("allowed_tools"),

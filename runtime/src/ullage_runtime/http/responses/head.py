@@ -59,6 +59,8 @@ def _format(body: ResponseRequest) -> dict[str, Any]:
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    if tool.get("type") == "file_search":
+        return tool
     return {
         "type": "function",
         "name": tool.get("name"),

@@ -15,6 +15,7 @@ MESSAGE: Final = "msg"
 CALL: Final = "fc"
 CALL_OUTPUT: Final = "fco"
 REASONING: Final = "rs"
+FILE_SEARCH: Final = "fs"
 
 _SHAPE = re.compile(r"^[a-z]+_([0-9a-f]{4})([0-9a-f]{8})[0-9a-f]{24}$")
 

@@ -17,6 +17,7 @@ MAX_ITEMS: Final = 4096
 MAX_ID: Final = 128
 
 REFERENCE: Final = "item_reference"
+FILE_SEARCH_CALL: Final = "file_search_call"
 
 _ROLES: Final = ("user", "assistant", "system", "developer")
 _TEXTS: Final = ("input_text", "output_text")
@@ -26,6 +27,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "function_call": ids.CALL,
     "function_call_output": ids.CALL_OUTPUT,
     "reasoning": ids.REASONING,
+    FILE_SEARCH_CALL: ids.FILE_SEARCH,
 }
 
 
@@ -95,6 +97,8 @@ def chat_messages(items: Sequence[Item], instructions: str | None = None) -> lis
                 if not isinstance(text, str):
                     text = "".join(part["text"] for part in text)
                 messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": text})
+            case "file_search_call":
+                pass  # what it found was for the answer that is there
             case _:
                 thoughts += "".join(part["text"] for part in item["content"] or item["summary"])
     return messages
@@ -125,35 +129,41 @@ def _item(at: str, item: object) -> Item:
     kind = item.get("type")
     if kind is None:
         kind = "message" if "role" in item else REFERENCE
-    match kind:
-        case "message":
-            made = _message(at, item)
-        case "function_call":
-            made = {
-                "type": kind,
-                **_texts(at, item, "call_id", "name"),
-                "arguments": _arguments(at, item),
-                "status": _status(at, item),
-            }
-        case "function_call_output":
-            made = {
-                "type": kind,
-                **_texts(at, item, "call_id"),
-                "output": _output(at, item.get("output")),
-                "status": _status(at, item),
-            }
-        case "reasoning":
-            made = _reasoning(at, item)
-        case "item_reference":
-            return {"type": kind, **_texts(at, item, "id")}
-        case _:
-            raise _wrong(f"{at}.type", f"{str(kind)[:64]!r} is not supported")
+    if kind == REFERENCE:
+        return {"type": kind, **_texts(at, item, "id")}
+    made = _made(at, kind, item)
     name = item.get("id")
     if name is None:
         return made
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_ID:
         raise _wrong(f"{at}.id", f"must be a text of 1 to {MAX_ID} characters")
     return {"id": _encodable(f"{at}.id", name), **made}
+
+
+def _made(at: str, kind: object, item: Mapping[str, Any]) -> Item:
+    match kind:
+        case "message":
+            return _message(at, item)
+        case "function_call":
+            return {
+                "type": kind,
+                **_texts(at, item, "call_id", "name"),
+                "arguments": _arguments(at, item),
+                "status": _status(at, item),
+            }
+        case "function_call_output":
+            return {
+                "type": kind,
+                **_texts(at, item, "call_id"),
+                "output": _output(at, item.get("output")),
+                "status": _status(at, item),
+            }
+        case "reasoning":
+            return _reasoning(at, item)
+        case "file_search_call":
+            return _file_search(at, item)
+        case _:
+            raise _wrong(f"{at}.type", f"{str(kind)[:64]!r} is not supported")
 
 
 def _message(at: str, item: Mapping[str, Any]) -> Item:
@@ -182,9 +192,16 @@ def _part(at: str, part: object, role: str) -> dict[str, Any]:
             raise _wrong(at, "must be a part such as {type: input_text, text: ...}")
 
 
-def output_text(text: str, logprobs: Sequence[Any] = ()) -> dict[str, Any]:
+def output_text(
+    text: str, logprobs: Sequence[Any] = (), annotations: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Return a part of what a model said."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+    return {
+        "type": "output_text",
+        "text": text,
+        "annotations": list(annotations),
+        "logprobs": list(logprobs),
+    }
 
 
 def _output(at: str, output: object) -> str | list[dict[str, Any]]:
@@ -205,6 +222,19 @@ def _reasoning(at: str, item: Mapping[str, Any]) -> Item:
         "summary": list(_thoughts(at, item, "summary", "summary_text")),
         "content": list(_thoughts(at, item, "content", "reasoning_text")),
         "status": _status(at, item),
+    }
+
+
+def _file_search(at: str, item: Mapping[str, Any]) -> Item:
+    queries = item.get("queries")
+    if not isinstance(queries, list) or not all(isinstance(each, str) for each in queries):
+        raise _wrong(f"{at}.queries", "must be a list of texts")
+    queries = [_encodable(f"{at}.queries", each) for each in queries]
+    return {
+        "type": FILE_SEARCH_CALL,
+        "status": _status(at, item),
+        "queries": queries,
+        "results": None,
     }
 
 

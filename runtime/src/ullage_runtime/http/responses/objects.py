@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Item(BaseModel):
-    """One item of a conversation: a message, a call of a function, its output, or reasoning."""
+    """One item of a conversation: a message, a function's call or output, reasoning, a search."""
 
     model_config = ConfigDict(extra="allow")
 
     id: str
-    type: Literal["message", "function_call", "function_call_output", "reasoning"]
+    type: Literal[
+        "message", "function_call", "function_call_output", "reasoning", "file_search_call"
+    ]
 
 
 class ResponseObject(BaseModel):

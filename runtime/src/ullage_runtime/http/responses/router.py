@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ullage_runtime.core.errors import InvalidRequest, PreviousResponseNotFound
-from ullage_runtime.http.openapi import CALLED, SENT, SERVED, STORED, refusals, stream_of
+from ullage_runtime.http.openapi import CALLED, SEARCHED, SENT, SERVED, STORED, refusals, stream_of
 from ullage_runtime.http.responses.lookup import MAX_PAGE
 from ullage_runtime.http.responses.objects import (
     DeletedResponse,
@@ -47,7 +47,7 @@ _FOUND = refusals(*CALLED, *STORED)
                 for operation in ("getResponse", "deleteResponse", "listInputItems")
             },
         },
-        **refusals(*SERVED, PreviousResponseNotFound),
+        **refusals(*SERVED, *SEARCHED, PreviousResponseNotFound),
     },
 )
 async def create_response(

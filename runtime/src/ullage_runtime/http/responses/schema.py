@@ -19,12 +19,13 @@ MAX_METADATA: Final = 16
 MAX_TOOLS: Final = 128
 
 _LOGPROBS: Final = "message.output_text.logprobs"
+_RESULTS: Final = "file_search_call.results"
 _INCLUDABLE: Final = frozenset(
     {
         _LOGPROBS,
+        _RESULTS,
         # Reasoning is given back as it is, and the rest can never occur here.
         "reasoning.encrypted_content",
-        "file_search_call.results",
         "web_search_call.results",
         "web_search_call.action.sources",
         "message.input_image.image_url",
@@ -139,6 +140,11 @@ class ResponseRequest(Request):
         """Whether tokens come with their log probabilities."""
         return bool(self.top_logprobs) or _LOGPROBS in (self.include or ())
 
+    @property
+    def wants_results(self) -> bool:
+        """Whether what a file search found is told, beside the answer that was made of it."""
+        return _RESULTS in (self.include or ())
+
 
 def chat_request(body: ResponseRequest, messages: Sequence[Mapping[str, Any]]) -> ChatRequest:
     """Return the chat that a request amounts to; raises InvalidRequest."""
@@ -206,6 +212,8 @@ def _tools(body: ResponseRequest) -> dict[str, Any]:
     match choice:
         case {"type": "function", "name": str(name)}:
             choice = {"type": "function", "function": {"name": name}}
+        case {"type": "file_search"}:
+            choice = "required"
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": [_, *_]}:
             choice = mode  # and `_limited` does the rest, once all tools have been checked
         case {**other}:
@@ -236,7 +244,7 @@ def _allowed(tools: Sequence[ToolDefinition], index: int, wanted: object) -> Too
     at = f"tool_choice.tools[{index}]"
     match wanted:
         case {"type": "function", "name": str(name)}:
-            if (found := next((t for t in tools if t.function.name == name), None)) is not None:
+            if (found := next((t for t in tools if t.name == name), None)) is not None:
                 return found
             raise InvalidRequest(f"{at}: {name[:64]!r} is not among the tools", at)
         case _:
@@ -247,10 +255,13 @@ def _allowed(tools: Sequence[ToolDefinition], index: int, wanted: object) -> Too
 
 def _functions(tools: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for index, tool in enumerate(tools):
+        if tool.get("type") == "file_search":
+            yield tool
+            continue
         if tool.get("type") != "function":
             kind = str(tool.get("type"))[:64]
             raise InvalidRequest(
-                f"tools[{index}].type: {kind!r} is not supported; only functions are",
+                f"tools[{index}].type: {kind!r} is not supported; functions and file_search are",
                 param=f"tools[{index}].type",
             )
         members = ("name", "description", "parameters", "strict")

@@ -12,11 +12,13 @@ from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.http.auth import Key
 from ullage_runtime.http.forwarding import ASK_SECONDS
 from ullage_runtime.http.middleware import KEY
-from ullage_runtime.http.openai.service import admitted, chat_model, chat_work
+from ullage_runtime.http.openai.grounding import Grounding
+from ullage_runtime.http.openai.service import admitted, chat_model, chat_work, grounded
 from ullage_runtime.http.responses import ids
 from ullage_runtime.http.responses.answers import Growth, StreamedResponse, WholeResponse
 from ullage_runtime.http.responses.head import response_head
 from ullage_runtime.http.responses.items import (
+    FILE_SEARCH_CALL,
     MAX_ITEMS,
     REFERENCE,
     chat_messages,
@@ -100,18 +102,32 @@ async def _own_response(
         work = chat_work(chat, model)
     except InvalidRequest as error:
         raise renamed(error) from None
+    work, grounding = await grounded(services, request, chat, work)
     generation = admitted(services, request, model, [work])
-    turn = Turn(response_head(body, new_id(ids.RESPONSE), now, work.sampling), new_id, services.now)
+    head = response_head(body, new_id(ids.RESPONSE), now, work.sampling)
+    cite = None if grounding is None else grounding.citations
+    turn = Turn(head, new_id, services.now, cite)
+    searched = None if grounding is None else search_item(grounding, results=body.wants_results)
 
     async def keep(response: dict[str, Any]) -> dict[str, Any]:
         if not body.is_stored or await services.responses.save(key.id, Stored(response, context)):
             return response
         return {**response, "store": False}
 
-    growth = Growth(generation, turn, keep)
+    growth = Growth(generation, turn, keep, searched)
     if not body.stream:
         return WholeResponse(growth)
     return StreamedResponse(growth, services.settings.heartbeat_seconds)
+
+
+def search_item(grounding: Grounding, *, results: bool) -> Item:
+    """Return the item that tells of a search."""
+    return {
+        "type": FILE_SEARCH_CALL,
+        "status": "completed",
+        "queries": [grounding.query],
+        "results": [each.result() for each in grounding.sources] if results else None,
+    }
 
 
 async def _context(

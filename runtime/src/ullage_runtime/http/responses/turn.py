@@ -16,6 +16,9 @@ from ullage_runtime.http.responses.store import Item
 Event = dict[str, Any]
 """One event of a stream; its type is its `type`."""
 
+Cite = Callable[[str], list[dict[str, Any]]]
+"""Returns the citations of a text."""
+
 _DELTAS: Final = {
     "output_text": "response.output_text",
     "reasoning_text": "response.reasoning_text",
@@ -32,6 +35,7 @@ class _Open:
     index: int
     kind: str
     """The type of its one part, or of the item itself when it has none."""
+    cite: Cite
     texts: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
 
@@ -41,7 +45,7 @@ class _Open:
 
     @property
     def part(self) -> dict[str, Any]:
-        return _part(self.kind, self.text, self.logprobs)
+        return _part(self.kind, self.text, self.logprobs, self.cite(self.text))
 
     def whole(self, status: str) -> Item:
         """Return the item as it is in the end."""
@@ -57,8 +61,13 @@ class Turn:
     """
 
     def __init__(
-        self, head: dict[str, Any], new_id: Callable[[str], str], now: Callable[[], float]
+        self,
+        head: dict[str, Any],
+        new_id: Callable[[str], str],
+        now: Callable[[], float],
+        cite: Cite | None = None,
     ) -> None:
+        self._cite: Cite = cite or (lambda _: [])
         self._head = head
         self._new_id = new_id
         self._now = now
@@ -73,6 +82,21 @@ class Turn:
         return [
             self._event("response.created", response=self.response),
             self._event("response.in_progress", response=self.response),
+        ]
+
+    def search(self, searched: Item) -> list[Event]:
+        """Tell of a search that has been made."""
+        item = {"id": self._new_id(ids.FILE_SEARCH), **searched}
+        index = len(self._output)
+        self._output.append(item)
+        place = {"item_id": item["id"], "output_index": index}
+        begun = {**item, "status": "in_progress", "results": None}
+        return [
+            self._event("response.output_item.added", output_index=index, item=begun),
+            self._event("response.file_search_call.in_progress", **place),
+            self._event("response.file_search_call.searching", **place),
+            self._event("response.file_search_call.completed", **place),
+            self._event("response.output_item.done", output_index=index, item=item),
         ]
 
     def say(self, text: str, logprobs: Sequence[Any] = ()) -> list[Event]:
@@ -107,7 +131,8 @@ class Turn:
         is_whole = finish is not FinishReason.LENGTH
         status = "completed" if is_whole else "incomplete"
         # A model that has nothing to say has said nothing: clients look for a message.
-        events = [] if self._open or self._output else self.say("")
+        has_said = self._open or any(i["type"] != "file_search_call" for i in self._output)
+        events = [] if has_said else self.say("")
         events += self._closed(status)
         self._settle(status, usage)
         if is_whole:
@@ -146,7 +171,7 @@ class Turn:
             return []
         events = self._closed("completed")
         item = {"id": self._new_id(id_kind), **item}
-        self._open = _Open(item, len(self._output), kind)
+        self._open = _Open(item, len(self._output), kind, self._cite)
         events.append(
             self._event("response.output_item.added", output_index=self._open.index, item=item)
         )
@@ -170,6 +195,12 @@ class Turn:
         item = opened.whole(status)
         if opened.kind in _DELTAS:
             more = {"logprobs": opened.logprobs} if opened.kind == "output_text" else {}
+            events += [
+                self._about(
+                    "response.output_text.annotation.added", annotation_index=i, annotation=each
+                )
+                for i, each in enumerate(opened.part.get("annotations", ()))
+            ]
             events.append(self._about(f"{_DELTAS[opened.kind]}.done", text=opened.text, **more))
             events.append(self._about("response.content_part.done", part=opened.part))
         else:
@@ -200,8 +231,12 @@ class Turn:
         return {"type": kind, "sequence_number": self._events - 1, **members}
 
 
-def _part(kind: str, text: str, logprobs: Sequence[Any] = ()) -> dict[str, Any]:
-    return output_text(text, logprobs) if kind == "output_text" else {"type": kind, "text": text}
+def _part(
+    kind: str, text: str, logprobs: Sequence[Any] = (), annotations: Sequence[Any] = ()
+) -> dict[str, Any]:
+    if kind == "output_text":
+        return output_text(text, logprobs, annotations)
+    return {"type": kind, "text": text}
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
