@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from tests.support.collection_pods import MODELS, document, notes, pod, ready
 from tests.support.encoder_models import Encoder, write_encoder
+from tests.support.pdf_files import locked, pdf
 from ullage_runtime.cli.commands import app
 from ullage_runtime.cli.reading import BATCH_DOCUMENTS, Source, batches
 
@@ -42,19 +43,27 @@ async def test_a_folder_is_taken_in_found_and_left_alone_the_second_time(
         {"id": "b", "text": "green memory of water"},
     ]
     (texts / "more.jsonl").write_text("\n".join(json.dumps(each) for each in lines))
+    (texts / "page.html").write_text("<script>alert(1)</script><p>how the page <b>burns</b></p>")
+    (texts / "paper.pdf").write_bytes(pdf("the water level"))
+    (texts / "locked.pdf").write_bytes(locked(pdf("secret"), "key"))
     async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
         await ready(client)
         url = ("--url", runtime.url)
         first = await ullage("ingest", "texts", *url, "--json")
         assert first.exit_code == 1, first.output
         told = json.loads(first.stdout)
-        assert (told["done"], told["failed"], told["unchanged"]) == (4, 0, 0)
-        assert told["errors"] == {"texts/latin.txt": "it is no text in UTF-8"}
+        assert (told["done"], told["failed"], told["unchanged"]) == (6, 1, 0)
+        assert told["errors"] == {
+            "texts/latin.txt": "it is no text in UTF-8",
+            "texts/locked.pdf": "document 'texts/locked.pdf': it is protected by a password; save "
+            "it without one",
+        }
         (texts / "latin.txt").unlink()
+        (texts / "locked.pdf").unlink()
 
         again = await ullage("ingest", "texts", "--collection", "notes", *url)
         assert again.exit_code == 0, again.output
-        assert "4 were there already" in again.stdout
+        assert "6 were there already" in again.stdout
 
         found = await ullage("search", "fox", "--mode", "sparse", *url)
         assert found.exit_code == 0, found.output
@@ -65,7 +74,7 @@ async def test_a_folder_is_taken_in_found_and_left_alone_the_second_time(
         assert (hit["payload"]["document"], hit["payload"]["shelf"]) == ("a", 3)
 
         listed = await ullage("collections", *url)
-        assert listed.stdout.splitlines()[1].split()[:5] == ["notes", "encoder", "4", "4", "yes"]
+        assert listed.stdout.splitlines()[1].split()[:5] == ["notes", "encoder", "6", "6", "yes"]
 
 
 async def test_what_cannot_be_meant_is_said(tmp_path: pathlib.Path, files: pathlib.Path) -> None:

@@ -47,6 +47,10 @@ class Answer:
         return (tokens - 1) / rest if tokens > 1 and rest > 0 else None
 
 
+class Refused(CliError):  # noqa: N818 - named after what is so
+    """What was sent is at fault; something else may be taken."""
+
+
 class ApiClient:
     """A server, at an address or at a Unix socket of this machine."""
 
@@ -88,6 +92,16 @@ class ApiClient:
         """Have a collection take documents in; return the operation; raises CliError."""
         body = {"documents": list(documents)}
         return self._asked("POST", f"{_path(collection)}/documents", json=body)
+
+    def upload(self, collection: str, name: str, data: bytes, media_type: str) -> dict[str, Any]:
+        """Have a collection read a file; return the operation; raises Refused or CliError."""
+        return self._asked(
+            "POST",
+            f"{_path(collection)}/documents/upload",
+            params={"id": name},
+            content=data,
+            headers={"content-type": media_type},
+        )
 
     def operation(self, name: str) -> dict[str, Any]:
         """Return how far the documents of a call have come; raises CliError."""
@@ -206,8 +220,11 @@ def _check(response: httpx.Response) -> None:
     hint = HINTS.get(response.status_code)
     if "no chat template" in message:
         hint = "`ullage run --raw` continues a text without one"
-    raise CliError(message, hint)
+    kind = Refused if response.status_code in _ABOUT_THE_BODY else CliError
+    raise kind(message, hint)
 
+
+_ABOUT_THE_BODY = frozenset({400, 413})
 
 HINTS = {
     401: "set ULLAGE_API_KEY to a key that the server knows",

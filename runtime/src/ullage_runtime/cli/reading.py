@@ -21,8 +21,6 @@ SUFFIXES: Final = frozenset(
         ".go",
         ".h",
         ".hpp",
-        ".htm",
-        ".html",
         ".ini",
         ".java",
         ".js",
@@ -59,6 +57,14 @@ SUFFIXES: Final = frozenset(
 )
 """Files of a folder that are taken for text; one that is named itself may be called anything."""
 
+UPLOADED: Final = {
+    ".htm": "text/html",
+    ".html": "text/html",
+    ".xhtml": "text/html",
+    ".pdf": "application/pdf",
+}
+"""Files that the server reads, and their media types."""
+
 BATCH_DOCUMENTS: Final = 200
 BATCH_CHARACTERS: Final = 1 << 20
 """Size of a request: documents are sent while others are worked on, and no request is large."""
@@ -78,6 +84,23 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """A file as it is sent, for the server to read."""
+
+    path: pathlib.Path
+
+    @property
+    def id(self) -> str:
+        """The document's id."""
+        return self.path.as_posix()
+
+    @property
+    def media_type(self) -> str:
+        """What it is."""
+        return UPLOADED[self.path.suffix.lower()]
+
+
+@dataclass(frozen=True, slots=True)
 class Unread:
     """A file that is no document."""
 
@@ -85,7 +108,7 @@ class Unread:
     why: str
 
 
-def documents(paths: Sequence[pathlib.Path]) -> Iterator[Source | Unread]:
+def documents(paths: Sequence[pathlib.Path]) -> Iterator[Source | Upload | Unread]:
     """Yield the documents of files and folders, and what could not be read; raises CliError.
 
     A text is one document, called as its path; a `.jsonl` file has one in each line: an object with
@@ -97,6 +120,8 @@ def documents(paths: Sequence[pathlib.Path]) -> Iterator[Source | Unread]:
         for file in [path] if path.is_file() else _beneath(path):
             if file.suffix == ".jsonl":
                 yield from _lines(file)
+            elif file.suffix.lower() in UPLOADED:
+                yield Upload(file)
             else:
                 yield _whole(file)
 
@@ -121,7 +146,8 @@ def _beneath(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         parts = file.relative_to(folder).parts
         if any(part.startswith(".") for part in parts) or not file.is_file():
             continue
-        if file.suffix.lower() in SUFFIXES or file.suffix == ".jsonl":
+        suffix = file.suffix.lower()
+        if suffix in SUFFIXES or suffix in UPLOADED or suffix == ".jsonl":
             yield file
 
 

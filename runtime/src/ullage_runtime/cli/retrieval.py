@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ullage_runtime.cli.client import ApiClient
+from ullage_runtime.cli.client import ApiClient, Refused
 from ullage_runtime.cli.console import FAILURE, CliError, err, out
 from ullage_runtime.cli.listing import JsonOption, UrlOption, client_of, print_json, table
-from ullage_runtime.cli.reading import Source, Unread, batches, documents
+from ullage_runtime.cli.reading import Source, Unread, Upload, batches, documents
 
 POLL_SECONDS: Final = 0.2
 STALLED_SECONDS: Final = 600.0
@@ -100,7 +100,9 @@ def search(
 def ingest(
     paths: Annotated[
         list[pathlib.Path],
-        typer.Argument(metavar="PATH…", help="Text files, JSONL files, or folders of them."),
+        typer.Argument(
+            metavar="PATH…", help="Texts, HTML, PDF and JSONL files, or folders of them."
+        ),
     ],
     collection: CollectionOption = None,
     *,
@@ -111,11 +113,11 @@ def ingest(
 
     [dim]ullage ingest docs README.md --collection notes[/]
 
-    A text file is one document, called as its path. A line of a .jsonl file is an object with id,
-    text and metadata.
+    A text, an HTML page or a PDF is one document, called as its path. A line of a .jsonl file is an
+    object with id, text and metadata.
     """
     read = list(documents(paths))
-    sources = [each for each in read if isinstance(each, Source)]
+    sources = [each for each in read if isinstance(each, Source | Upload)]
     unread = [each for each in read if isinstance(each, Unread)]
     if not sources:
         raise CliError("there is no text to take in", "name text files, or folders that have some")
@@ -126,7 +128,7 @@ def ingest(
         raise typer.Exit(FAILURE)
 
 
-def _sent(client: ApiClient, collection: str, sources: list[Source]) -> dict[str, Any]:
+def _sent(client: ApiClient, collection: str, sources: list[Source | Upload]) -> dict[str, Any]:
     """Send documents and see them through; return how they fared, all requests together."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     total: dict[str, Any] = {"total": 0, "done": 0, "unchanged": 0, "failed": 0, "chunks": 0}
@@ -158,11 +160,38 @@ def _sent(client: ApiClient, collection: str, sources: list[Source]) -> dict[str
                     )
                 time.sleep(POLL_SECONDS)
 
-        for batch in batches(sources):
+        for batch in batches([each for each in sources if isinstance(each, Source)]):
             settle(IN_FLIGHT - 1)
             running.append(client.ingest(collection, [each.to_wire() for each in batch]))
+        for each in sources:
+            if isinstance(each, Upload):
+                settle(IN_FLIGHT - 1)
+                _upload(client, collection, each, running, total)
         settle(0)
     return total
+
+
+def _upload(
+    client: ApiClient,
+    collection: str,
+    source: Upload,
+    running: list[dict[str, Any]],
+    total: dict[str, Any],
+) -> None:
+    """Send a file; one that is refused is told of with the others' failures."""
+    try:
+        data = source.path.read_bytes()
+        running.append(client.upload(collection, source.id, data, source.media_type))
+    except OSError as error:
+        _note_failed(total, source, error.strerror or str(error))
+    except Refused as error:
+        _note_failed(total, source, str(error))
+
+
+def _note_failed(total: dict[str, Any], source: Upload, why: str) -> None:
+    total["total"] += 1
+    total["failed"] += 1
+    total["errors"][source.id] = why
 
 
 def _add(total: dict[str, Any], operation: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from ullage_runtime.http.ops import router as ops
 from ullage_runtime.http.ranking import router as ranking
 from ullage_runtime.http.responses import router as responses
 from ullage_runtime.http.responses.objects import ResponseEvent
-from ullage_runtime.http.retrieval import flat
+from ullage_runtime.http.retrieval import flat, uploads
 from ullage_runtime.http.retrieval import router as retrieval
 from ullage_runtime.http.services import Services
 from ullage_runtime.http.sessions import router as sessions
@@ -80,6 +80,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
     app.include_router(ranking.router)
     app.include_router(tokens.router)
     app.include_router(retrieval.router)
+    app.include_router(uploads.router)
     app.include_router(flat.router)
     app.include_router(sessions.router)
     app.include_router(ops.router)

@@ -38,6 +38,9 @@ log = structlog.stdlib.get_logger("ullage.access")
 PROBES: Final = frozenset({"/livez", "/readyz"})
 """Paths that need no key and no room, and that are logged only when debugging."""
 
+STREAMED: Final = re.compile(r"/v1/collections/[^/]+/points/import")
+"""Paths whose handlers read bodies of any length by themselves, part by part."""
+
 KEY: Final = "ullage.key"
 """Where the caller's key lies in the ASGI scope."""
 MODEL: Final = "ullage.model"
@@ -274,7 +277,10 @@ class Admission:
 
 
 class BodyLimit:
-    """Reads a request's body, no longer than allowed and no slower, before anything looks at it."""
+    """Reads a request's body, no longer than allowed and no slower, before anything looks at it.
+
+    Those of STREAMED are read by their handlers, as they come.
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: Callable[[], int], seconds: float) -> None:
         self._app = app
@@ -284,6 +290,9 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body, or refuse it."""
         if scope["type"] != "http" or scope["method"] not in {"POST", "PUT", "PATCH"}:
+            await self._app(scope, receive, send)
+            return
+        if STREAMED.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
         arrival = _Arrival(receive)

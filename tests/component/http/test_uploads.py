@@ -1,0 +1,191 @@
+"""Files as documents and streams as points, through a pod's API."""
+
+import io
+import json
+import pathlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+from pyarrow import ipc, parquet
+
+from tests.support.collection_pods import (
+    MODELS,
+    TEXTS,
+    WIDTH,
+    C,
+    document,
+    notes,
+    pod,
+    posted,
+    ready,
+    refused,
+)
+from tests.support.encoder_models import Encoder, write_encoder
+from tests.support.pdf_files import pdf
+from ullage_runtime.app import Runtime
+
+JSONL = "application/jsonl"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("files")
+    write_encoder(folder / "encoder.gguf", Encoder(width=WIDTH))
+    return folder
+
+
+@pytest.fixture
+async def place(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        yield runtime, client
+
+
+async def sent(
+    client: httpx.AsyncClient, what: str, kind: str, content: Any, **params: Any
+) -> httpx.Response:
+    return await client.post(
+        f"{C}/{what}", content=content, headers={"content-type": kind}, params=params
+    )
+
+
+async def test_files_of_each_format_are_found(place: tuple[Runtime, httpx.AsyncClient]) -> None:
+    _, client = place
+    lines = [{"id": "line", "text": "blue memory of fire", "metadata": {"shelf": 3}}]
+    for name, kind, data in (
+        ("page", "text/html", b"<title>Fox</title><script>x</script><p>the red <i>fox</i></p>"),
+        ("paper", "application/pdf", pdf("how the water tank", title="Tank")),
+        ("latin", "text/plain; charset=windows-1252", "für einen Docht".encode("latin-1")),
+        (None, JSONL, "\n".join(json.dumps(each) for each in lines).encode()),
+    ):
+        given = {} if name is None else {"id": name}
+        answer = await sent(client, "documents/upload", kind, data, wait=True, **given)
+        assert answer.status_code == httpx.codes.ACCEPTED, answer.text
+        assert answer.json()["done"] == 1
+    for words, name, field in (
+        ("fox", "page", {"title": "Fox", "text": "the red fox"}),
+        ("tank", "paper", {"title": "Tank"}),
+        ("Docht", "latin", {"text": "für einen Docht"}),
+        ("fire", "line", {"shelf": 3}),
+    ):
+        found = await posted(client, f"{C}/search", {"query": words, "mode": "Sparse"})
+        payload = found["results"][0]["payload"]
+        assert payload.items() >= {"document": name, **field}.items()
+
+
+REFUSED: list[tuple[str, bytes, dict[str, str], str]] = [
+    ("application/pdf", b"nonsense", {"id": "x"}, "document 'x': it is no sound PDF"),
+    ("text/plain", b"caf\xe9", {"id": "x"}, "say its encoding in the Content-Type"),
+    ("text/plain", b"fine", {}, "the document's id is needed"),
+    ("image/png", b"\x89PNG", {"id": "x"}, "'image/png' cannot be read; known are text/plain"),
+    (JSONL, b'{"id": "a", "text": "x"}\nno', {}, "line 2 is no JSON"),
+    (JSONL, b'{"id": "a"}', {}, "line 1: text: Field required"),
+    (JSONL, b"", {}, "there is no document in it"),
+    (JSONL, b"{}", {"id": "x"}, "ids of their own"),
+]
+
+
+async def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(
+    place: tuple[Runtime, httpx.AsyncClient],
+) -> None:
+    _, client = place
+    for kind, data, params, says in REFUSED:
+        answer = await sent(client, "documents/upload", kind, data, **params)
+        assert says in refused(answer, 400, "invalid_request_error")
+    large = await sent(client, "documents/upload", "text/plain", b"x" * (17 << 20), id="large")
+    assert "at most 16777216 are allowed" in refused(large, 413, "request_too_large")
+    assert (await client.get(C)).json()["documents"] == 0
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": n, "text": TEXTS[n % 3 + 1], "vector": [1.0, *[n / count] * (WIDTH - 1)], "n": n}
+        for n in range(count)
+    ]
+
+
+async def counted(client: httpx.AsyncClient) -> int:
+    return int((await posted(client, f"{C}/points/count", {}))["count"])
+
+
+async def test_a_stream_longer_than_a_body_may_be_is_written_whole(
+    place: tuple[Runtime, httpx.AsyncClient],
+) -> None:
+    runtime, client = place
+    padding = "x" * (32 << 10)
+    most = 0
+
+    async def lines() -> AsyncIterator[bytes]:
+        nonlocal most
+        for row in rows(700):
+            most = max(most, runtime.services.collections.find("notes").changes.behind)
+            yield json.dumps({**row, "padding": padding}).encode() + b"\n"
+
+    answer = await sent(client, "points/import", JSONL, lines(), wait=True)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    assert (answer.json()["points"], answer.json()["status"]) == (700, "applied")
+    assert await counted(client) == 700
+    assert most <= 33, "it is read no faster than it is applied"
+    point = (await client.get(f"{C}/points/5")).json()
+    assert point["payload"] == {"n": 5, "text": TEXTS[3], "padding": padding}
+
+
+def as_arrow(table: pa.Table) -> bytes:
+    out = io.BytesIO()
+    with ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    out = io.BytesIO()
+    parquet.write_table(table, out)
+    return out.getvalue()
+
+
+async def test_columns_become_points(place: tuple[Runtime, httpx.AsyncClient]) -> None:
+    _, client = place
+    for kind, written in (
+        ("application/vnd.apache.arrow.stream", as_arrow),
+        ("application/vnd.apache.parquet", as_parquet),
+    ):
+        table = pa.Table.from_pylist([{**row, "kind": kind} for row in rows(300)])
+        answer = await sent(client, "points/import", kind, written(table), wait=True)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        assert answer.json()["points"] == 300
+        assert await counted(client) == 300
+        payload = (await client.get(f"{C}/points/299")).json()["payload"]
+        assert payload == {"n": 299, "kind": kind, "text": TEXTS[3]}
+
+
+async def test_an_import_that_is_refused_says_where_and_what_is_written(
+    place: tuple[Runtime, httpx.AsyncClient],
+) -> None:
+    _, client = place
+    good = "".join(json.dumps(row) + "\n" for row in rows(256))
+    for bad, says in (
+        ('{"id": 1}', "needs a text or a vector"),
+        ('{"id": 1, "vector": [1, 2]}', "2 dimensions"),
+        ("nonsense", "point 257 is no JSON"),
+        ('{"id": -1, "text": "x"}', "an id must be"),
+        ('{"id": 1, "vector": 7}', "point 257: vector"),
+    ):
+        answer = await sent(client, "points/import", JSONL, (good + bad).encode())
+        assert answer.status_code == 400, answer.text
+        error = answer.json()["error"]
+        assert says in error["message"]
+        assert error["message"].endswith("; 256 points before are written")
+        assert error["written"] == 256
+    for kind, data, says in (
+        ("application/vnd.apache.parquet", b"nonsense", "the body is no application/vnd"),
+        ("application/vnd.apache.arrow.stream", b"nonsense", "the body is no application/vnd"),
+        ("text/csv", b"a,b", "'text/csv' cannot be read; known are application/jsonl"),
+        (JSONL, b"", "there is no point in it"),
+    ):
+        answer = await sent(client, "points/import", kind, data)
+        assert says in refused(answer, 400, "invalid_request_error")
