@@ -162,3 +162,35 @@ async def test_a_real_model_answers_from_a_real_search(tmp_path: pathlib.Path) -
         assert [each["type"] for each in found["output"]] == ["file_search_call", "message"]
         grown = found["usage"]["input_tokens"] - plain["usage"]["input_tokens"]
         assert grown > 30, "the model was shown what was found"
+
+
+async def test_a_chat_goes_on_a_session_and_is_remembered_by_it(tmp_path: pathlib.Path) -> None:
+    async with scripted(tmp_path, "Head", "room [1].") as (models, client):
+        session = (await posted(client, "/v1/sessions", {"collection": "notes"}, 201))["id"]
+        path = f"/v1/sessions/{session}"
+        await posted(client, f"{path}/search", {"query": "Nobody answered this."})
+        ask = {"model": "chat", "session_id": session}
+        question = {"role": "user", "content": "What is ullage?"}
+        system = {"role": "system", "content": "Be brief."}
+        await posted(client, "/v1/chat/completions", {**ask, "messages": [system, question]})
+        assert [m.role for m in models.requests[-1].messages or ()] == ["system", "user"]
+
+        body = {**ask, "input": "And why?", "tools": [SEARCH], "stream": True}
+        streamed = await client.post("/v1/responses", json=body)
+        assert events(streamed.text)[-1]["type"] == "response.completed"
+        said = models.requests[-1].messages or ()
+        assert [m.role for m in said] == ["user", "assistant", "user"]
+        assert said[0].content == "Nobody answered this.\n\nWhat is ullage?"
+        assert "[1] tank" in said[-1].content, "it is found by what was asked before"
+
+        turns = (await client.get(f"{path}/turns")).json()["turns"]
+        assert [(each["role"], each["text"]) for each in turns] == [
+            ("user", "Nobody answered this."),
+            ("user", "What is ullage?"),
+            ("assistant", "Headroom [1]."),
+            ("user", "And why?"),
+            ("assistant", "Headroom [1]."),
+        ]
+        gone = {**ask, "session_id": "sess_0", "messages": [question]}
+        answer = await client.post("/v1/chat/completions", json=gone)
+        refused(answer, 404, "session_not_found")

@@ -7,7 +7,7 @@ generations run side by side, and the first error ends them all.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -35,6 +35,10 @@ AT_ONCE: Final = 32
 """Generations of one request that its engine has at a time; the others begin as these end."""
 REQUEST_SECONDS: Final = 300
 """How long a request may take when its ModelDeployment does not say."""
+
+
+Then = Callable[[str], Awaitable[None]]
+"""Is given the whole text of an answer, before its client is told that it is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,10 @@ class Generation:
         *,
         choices: int = 1,
         recall: Recall | None = None,
+        then: Then | None = None,
     ) -> None:
+        self._then = then
+        self._said: list[str] = []
         self._services = services
         self._model = model
         self._requests = requests
@@ -162,6 +169,8 @@ class Generation:
         try:
             async with asyncio.timeout(seconds):
                 await self._generate()
+                if self._then is not None:
+                    await self._then("".join(self._said))
         except TimeoutError:
             error: ServingError = RequestTimeout(
                 f"the request took longer than the {seconds} s that model {self._model.name!r} "
@@ -206,6 +215,7 @@ class Generation:
     async def _attempt(self, lease: Lease) -> None:
         self._tally = Tally(self._choices)
         self._kept.clear()
+        self._said.clear()
         if self._recall is not None:
             self._recall.begin()
         room = asyncio.Semaphore(AT_ONCE)
@@ -241,6 +251,8 @@ class Generation:
         self._count(index)
 
     async def _hand_out(self, step: Step) -> None:
+        if self._then is not None and step.index == 0:
+            self._said.append(step.chunk.text)
         if self._is_whole:
             self._kept.append(step)
             return

@@ -172,6 +172,8 @@ class ChatRequest(GenerationRequest):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     """Whether it may call several at once, as it may unless the request says otherwise."""
+    session_id: Annotated[Text, Field(max_length=64)] | None = None
+    """An extension: a session whose turns come first, and which the answer becomes a turn of."""
     reasoning_effort: Effort | None = None
     """How much to think, for models whose template reads it."""
     chat_template_kwargs: TemplateOptions | None = None

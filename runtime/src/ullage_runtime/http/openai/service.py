@@ -18,7 +18,7 @@ from ullage_runtime.http.auth import Key
 from ullage_runtime.http.leased import charged, is_elsewhere
 from ullage_runtime.http.middleware import ADAPTER, KEY, MODEL
 from ullage_runtime.http.openai.answers import Shape, StreamedAnswer, WholeAnswer
-from ullage_runtime.http.openai.generation import Generation
+from ullage_runtime.http.openai.generation import Generation, Then
 from ullage_runtime.http.openai.grounding import Grounding, grounding_of
 from ullage_runtime.http.openai.parameters import (
     chat_sampling,
@@ -29,6 +29,7 @@ from ullage_runtime.http.openai.parameters import (
     template_options,
 )
 from ullage_runtime.http.openai.recall import recall_of
+from ullage_runtime.http.openai.remembering import remembering_of
 from ullage_runtime.http.openai.schema import ChatRequest, CompletionRequest, GenerationRequest
 from ullage_runtime.http.openai.shapes import ChatShape, CompletionShape
 from ullage_runtime.http.rate_limits import prompt_estimate
@@ -43,25 +44,31 @@ async def chat_answer(services: Services, request: Request, body: ChatRequest) -
     """Return the answer to a chat."""
     model = chat_model(services, request, body.model)
     asked = chat_work(body, model)
+    grounding = then = None
     if not is_elsewhere(services, model):
-        asked, grounding = await grounded(services, request, body, asked)
-    else:
-        grounding = None
+        asked, grounding, then = await grounded(services, request, body, asked)
     with_logprobs = asked.sampling.logprobs is not None
     cite = None if grounding is None else grounding.citations
     shape = ChatShape(asked.request_id, int(services.now()), body.model, with_logprobs, cite)
-    return await _answer(services, request, body, model, [asked], shape, recalls=True)
+    return await _answer(services, request, body, model, [asked], shape, recalls=True, then=then)
 
 
 async def grounded(
     services: Services, request: Request, body: ChatRequest, asked: GenerateRequest
-) -> tuple[GenerateRequest, Grounding | None]:
-    """Return what is asked together with what a search for it has found, if one is wanted."""
+) -> tuple[GenerateRequest, Grounding | None, Then | None]:
+    """Return what is asked with the turns of its session, and with what a search for it has found.
+
+    With these come what was found, and what is to be done with the whole answer, if anything.
+    """
     messages = asked.messages or ()
+    session = await remembering_of(services, request, body.session_id, messages)
+    if session is not None:
+        messages = session.shown(messages)
     found = await grounding_of(services, request, body.tools, body.tool_choice, messages)
-    if found is None:
-        return asked, None
-    return replace(asked, messages=found.shown(messages)), found
+    if found is not None:
+        messages = found.shown(messages)
+    then = None if session is None else session.keep
+    return replace(asked, messages=messages), found, then
 
 
 def chat_model(services: Services, request: Request, name: str) -> DesiredModel:
@@ -118,11 +125,14 @@ async def _answer(
     shape: Shape,
     *,
     recalls: bool = False,
+    then: Then | None = None,
 ) -> Response:
     """Return the answer that has `n` choices for each prompt."""
     if is_elsewhere(services, model):
         return await services.forwarder.answer(request, model, services.models.desired)
-    generation = admitted(services, request, model, prompts, choices=body.choices, recalls=recalls)
+    generation = admitted(
+        services, request, model, prompts, choices=body.choices, recalls=recalls, then=then
+    )
     if not body.stream:
         return WholeAnswer(generation, shape)
     return StreamedAnswer(
@@ -141,10 +151,12 @@ def admitted(
     *,
     choices: int = 1,
     recalls: bool = False,
+    then: Then | None = None,
 ) -> Generation:
     """Return the generations of some prompts, charged to the caller; raises RateLimitExceeded.
 
-    `recalls` lets the answer be one that was kept, where the model allows it.
+    `recalls` lets the answer be one that was kept, where the model allows it. `then` is given the
+    first choice's whole text before the answer ends.
     """
     allowance = charged(services, request, model, prompt_estimate(prompts))
     key: Key = request.scope[KEY]
@@ -153,7 +165,7 @@ def admitted(
     own = [replace(each, tenant=key.id, adapter=adapter) for each in prompts]
     work = [choice for each in own for choice in choices_of(each, choices)]
     recall = recall_of(services.caches.answers, model, work) if recalls else None
-    return Generation(services, model, work, allowance, choices=choices, recall=recall)
+    return Generation(services, model, work, allowance, choices=choices, recall=recall, then=then)
 
 
 def chosen_model(services: Services, request: Request, name: str) -> DesiredModel:

@@ -120,6 +120,8 @@ class ResponseRequest(Request):
         | None,
         Field(max_length=MAX_METADATA),
     ] = None
+    session_id: Annotated[Text, Field(max_length=64)] | None = None
+    """An extension: as for chats."""
     user: Text | None = None
 
     @field_validator("include")
@@ -163,6 +165,7 @@ def chat_request(body: ResponseRequest, messages: Sequence[Mapping[str, Any]]) -
         **extra,
         "model": body.model,
         "messages": list(messages),
+        "session_id": body.session_id,
         "max_completion_tokens": body.max_output_tokens,
         "temperature": body.temperature,
         "top_p": body.top_p,

@@ -102,8 +102,8 @@ async def _own_response(
         work = chat_work(chat, model)
     except InvalidRequest as error:
         raise renamed(error) from None
-    work, grounding = await grounded(services, request, chat, work)
-    generation = admitted(services, request, model, [work])
+    work, grounding, then = await grounded(services, request, chat, work)
+    generation = admitted(services, request, model, [work], then=then)
     head = response_head(body, new_id(ids.RESPONSE), now, work.sampling)
     cite = None if grounding is None else grounding.citations
     turn = Turn(head, new_id, services.now, cite)

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from ullage_runtime.http.openai.fields import Text
 from ullage_runtime.http.retrieval.schema import MAX_QUERY, Body, Flat, SearchBody
+from ullage_runtime.retrieval.sessions.sessions import MAX_TEXT
 
-MAX_TEXT: Final = 1 << 16
 DAY: Final = 86_400
 MAX_TTL: Final = 30 * DAY
 

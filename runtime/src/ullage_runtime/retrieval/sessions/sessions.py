@@ -32,6 +32,8 @@ REMEMBERED: Final = 256
 """Latest turns that are looked through for what is like a question."""
 SWEEP_SECONDS: Final = 60.0
 USER: Final = "user"
+MAX_TEXT: Final = 1 << 16
+"""Characters of a turn."""
 
 
 @dataclass(frozen=True, slots=True)
