@@ -204,3 +204,16 @@ TIDYING: dict[str, tuple[Callable[[dict[str, Any]], None], ...]] = {
     **dict.fromkeys(FLAT, (of_some_collection,)),
     "/internal/v1/desired": (for_this_pod,),
 }
+
+
+@schemathesis.serializer(
+    "application/jsonl",
+    "application/x-ndjson",
+    "application/pdf",
+    "application/xhtml+xml",
+    "application/vnd.apache.arrow.stream",
+    "application/vnd.apache.parquet",
+)
+def as_it_is(context: Any, value: Any) -> bytes:
+    """Send what is generated as the file that it stands for."""
+    return value if isinstance(value, bytes) else str(value).encode()

@@ -72,3 +72,63 @@ app.kubernetes.io/component: operator
 {{- end -}}
 {{- toYaml $profiles -}}
 {{- end -}}
+
+{{/* Labels by which the Qdrant's pod is found; they can never change. */}}
+{{- define "ullage.qdrantSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "ullage.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: qdrant
+{{- end -}}
+
+{{/* Labels by which the pods that take snapshots are found. */}}
+{{- define "ullage.snapshotsSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "ullage.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: snapshots
+{{- end -}}
+
+{{/* Labels of the Qdrant's objects. */}}
+{{- define "ullage.qdrantLabels" -}}
+{{ include "ullage.commonLabels" . }}
+app.kubernetes.io/component: qdrant
+{{- end -}}
+
+{{/* Who the Qdrant's pods run as: the user of its unprivileged image. */}}
+{{- define "ullage.qdrantSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 2000
+fsGroup: 3000
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "ullage.qdrantContainerSecurity" -}}
+allowPrivilegeEscalation: false
+privileged: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Where the Qdrant's pods may run, and with which secrets their images are pulled. */}}
+{{- define "ullage.qdrantPlace" -}}
+{{- with .Values.imagePullSecrets -}}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{ end -}}
+{{- with .Values.qdrant.nodeSelector -}}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+{{- with .Values.qdrant.tolerations -}}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+{{- with .Values.qdrant.affinity -}}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
