@@ -167,7 +167,8 @@ class Settings(BaseSettings):
         Field(
             ge=0,
             description="Seconds without requests after which a model leaves memory whose level "
-            "is Moderate; at High it is 30 at most. Unset: never, below Critical.",
+            "is Moderate; at High it is 30 at most. Unset: 120 beside a GPU, if the warm tier is "
+            "on, and else never below Critical.",
         ),
     ] = None
     responses_max_bytes: Annotated[

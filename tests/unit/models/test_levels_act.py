@@ -1,10 +1,11 @@
 """What a pod does with idle models as its memory fills up; in virtual time."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from tests.support.fake_models import World, answer
+from tests.support.fake_models import MIB, FakeDevice, World, answer
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.models.test_residency import (
     PINNED,
@@ -16,8 +17,11 @@ from tests.unit.models.test_residency import (
     proven,
     small_world,
 )
+from tests.unit.models.test_warm import WarmWorld
 from ullage_api.conditions import Reason
+from ullage_api.kinds.memory import ResidencySettings
 from ullage_api.kinds.model_status import Residency
+from ullage_api.wire.pod_report import DeviceKind
 from ullage_runtime.core.decisions import Rule
 from ullage_runtime.governor.policy import MemoryOverrides
 
@@ -109,5 +113,32 @@ def test_while_memory_is_low_nobody_leaves() -> None:
             fill(world, 50)
             await asyncio.sleep(3600)
             assert loaded(world) == ["a"]
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize(
+    ("percent", "memory", "stays", "leaves"),
+    [
+        (70, MemoryOverrides(), 115, True),
+        (85, MemoryOverrides(), 25, True),
+        (70, MemoryOverrides(idle_threshold=3600), 300, False),
+        (85, MemoryOverrides(cpu_offload=False), 300, False),
+    ],
+)
+def test_on_a_gpu_what_nobody_uses_leaves_for_the_warm_tier_by_itself(
+    tmp_path: Path, percent: int, memory: MemoryOverrides, stays: float, *, leaves: bool
+) -> None:
+    async def scenario() -> None:
+        world = WarmWorld(tmp_path)
+        world.device.id, world.device.kind = "gpu0", DeviceKind.GPU
+        async with world.pool(host=FakeDevice(size=100 * MIB), memory=memory) as pool:
+            await proven(world, pool, world.model("a", ResidencySettings()))
+            fill(world, percent)
+            await asyncio.sleep(stays)
+            assert of(pool, "a").residency is Residency.RESIDENT
+            await asyncio.sleep(10)
+            there = Residency.WARM if leaves else Residency.RESIDENT
+            assert of(pool, "a").residency is there
 
     in_virtual_time(scenario())

@@ -16,6 +16,8 @@ DWELL_SECONDS: Final = 10.0
 """How long it must stay there."""
 SHORT_SECONDS: Final = 30.0
 """How long a model may be idle at most while memory is `High`, if there is a limit at all."""
+IDLE_SECONDS: Final = 120.0
+"""How long from `Moderate` on by default, where a model's return costs little."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ class MemoryOverrides:
     cpu_offload: bool = True
     """Whether host memory may keep something of models that have left."""
     idle_threshold: float | None = None
-    """Seconds that a model may be idle from `Moderate` on; None for ever, below `Critical`."""
+    """Seconds that a model may be idle from `Moderate` on; None leaves it to the device."""
 
 
 def memory_policy(settings: RuntimeSettings, overrides: MemoryOverrides) -> MemoryPolicy:

@@ -19,6 +19,7 @@ from ullage_runtime.core.ledger import (
     MustWait,
     NeverFits,
 )
+from ullage_runtime.core.levels import IDLE_SECONDS
 from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.engines.base import Engine
 from ullage_runtime.governor.devices import Device, Reading
@@ -281,6 +282,17 @@ class Governor:
     def loads_into_host(self) -> bool:
         """Whether models are loaded into the very memory in which others are kept warm."""
         return self._host is self._governed
+
+    @property
+    def idle_threshold(self) -> float | None:
+        """Seconds that a model may be idle from `Moderate` on if nobody says; None for ever.
+
+        Beside a GPU what leaves waits in the pod's memory. Where that is the device, it would be
+        emptied just when memory is short, and a return would cost a load.
+        """
+        if self.loads_into_host or not self._policy.offload:
+            return None
+        return IDLE_SECONDS
 
     @property
     def host_is_short(self) -> bool:

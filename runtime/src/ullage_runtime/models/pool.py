@@ -340,7 +340,9 @@ class ModelPool:
             level = self._governor.level
             self._around.caches.fit(level)
             if level is not None:
-                self._around.room.relieve(level, self._memory.idle_threshold)
+                threshold = self._memory.idle_threshold
+                default = self._governor.idle_threshold
+                self._around.room.relieve(level, default if threshold is None else threshold)
             self.note_change()
             self._warm.tend(is_calm=self._around.room.is_calm)
 
