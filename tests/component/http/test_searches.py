@@ -17,6 +17,8 @@ from tests.support.collection_pods import (
     refused,
 )
 from tests.support.encoder_models import Encoder, score, write_encoder
+from tests.support.onnx_models import write_onnx
+from tests.support.stores import eventually
 from ullage_api.kinds.model_deployment import Task
 from ullage_runtime.core.vectors import sigmoid
 
@@ -37,6 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("files")
     write_encoder(folder / "encoder.gguf", ENCODER)
     write_encoder(folder / "ranker.gguf", RANKER)
+    write_onnx(folder / "heads", ENCODER, heads=True)
     return folder
 
 
@@ -240,3 +243,44 @@ async def test_a_search_is_answered_once_until_something_is_written_and_while_th
         assert "left alone" in message
         metrics = (await client.get("/metrics")).text
         assert 'ullage_search_breaker_open{dependency="store",name="notes"} 1.0' in metrics
+
+
+async def test_texts_are_found_by_the_models_own_weights_where_that_is_asked_for(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    target = MODELS[0].target.model_copy(update={"uri": "file:heads"})
+    heads = (MODELS[0].model_copy(update={"target": target}),)
+    async with pod(tmp_path, document(files, heads, notes(sparse="Model"))) as (runtime, client):
+        described = await ready(client)
+        assert described["message"] == ""
+        await write(client)
+        body = {"input": COLOURS[4], "model": "encoder", "embedding_type": "sparse"}
+        said = await posted(client, "/v1/embeddings", body)
+        weights = said["data"][0]["embedding"]
+        sparse = (await client.get(f"{C}/points/4")).json()["sparse"]
+        assert sparse["indices"] == weights["indices"]
+        assert sparse["values"] == pytest.approx(weights["values"], rel=1e-4)
+        for mode in ("Sparse", "Hybrid"):
+            found = await posted(client, f"{C}/search", {"query": COLOURS[4], "mode": mode})
+            assert found["results"][0]["id"] == 4
+        # A vector alone is no question: its words would be missing.
+        both: dict[str, Any] = {"query": COLOURS[4], "vector": [1.0] * 64, "limit": 1}
+        assert (await posted(client, f"{C}/search", both))["results"]
+
+        # BM25's vectors and the model's cannot be mixed.
+        await runtime.documents.accept(document(files, heads, notes()).sealed(2))
+        message = (await client.get(C)).json()["message"]
+        assert "sparse vectors is Model, wanted is BM25" in message
+        found = await posted(client, f"{C}/search", {"query": COLOURS[4], "mode": "Sparse"})
+        assert found["results"][0]["id"] == 4
+
+
+async def test_a_model_without_weights_of_its_own_is_told_so(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes(sparse="Model"))) as (_, client):
+
+        async def is_told() -> bool:
+            return "gives no sparse vectors" in (await client.get(C)).json()["message"]
+
+        await eventually(is_told)

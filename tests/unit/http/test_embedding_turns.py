@@ -12,7 +12,7 @@ from tests.support.runtimes import eventually
 from ullage_api.kinds.model_deployment import Task
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
 from ullage_runtime.core.errors import InvalidRequest
-from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, Role, Said
+from ullage_runtime.core.pooled import EmbedRequest, Output, PooledAnswer, Role, Said
 from ullage_runtime.http.retrieval.embedding import PoolEmbedder
 
 
@@ -23,6 +23,7 @@ class Lease:
 
     class loaded:  # noqa: N801 - stands for a value
         dimensions = 2
+        outputs = (Output.DENSE,)
 
     def __init__(self) -> None:
         self.order: list[str] = []

@@ -38,7 +38,7 @@ def test_differences_name_both_values() -> None:
     assert told[:3] == [
         "dimensions is 768, wanted is 384",
         "distance is Dot, wanted is Cosine",
-        "sparse vectors is True, wanted is False",
+        "sparse vectors is BM25, wanted is None",
     ]
     assert told[3].startswith("hnsw is {'m': 16, 'ef_construct': 128}, wanted is {'m': 32")
     assert told[4].endswith("wanted is None")

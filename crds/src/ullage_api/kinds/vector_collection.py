@@ -50,6 +50,7 @@ class SparseType(StrEnum):
     """What a collection's sparse vectors are made of."""
 
     BM25 = "BM25"
+    MODEL = "Model"
     NONE = "None"
 
 
@@ -208,7 +209,10 @@ class VectorCollectionSpec(KubeModel):
     dense: Annotated[DenseSettings | None, Field(description="The dense vectors.")] = None
     sparse: Annotated[
         SparseType | None,
-        Field(description="What sparse vectors are made of: BM25 (if unset), or None for none."),
+        Field(
+            description="What sparse vectors are made of: BM25 (if unset), the Model's own weights "
+            "of its tokens, or None for none."
+        ),
     ] = None
     profile: Annotated[
         IndexProfile | None,

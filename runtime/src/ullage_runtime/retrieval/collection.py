@@ -1,14 +1,14 @@
 """One live collection: what is written to it, and read by ids and filters."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ullage_api.kinds.vector_collection import VectorCollectionSpec
+from ullage_api.kinds.vector_collection import SparseType, VectorCollectionSpec
 from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest
 from ullage_runtime.core.pooled import Role
-from ullage_runtime.retrieval.embedding import Embedder, Space
+from ullage_runtime.retrieval.embedding import Embedded, Embedder, Space
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.log.changes import ChangeLog, live
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
@@ -75,6 +75,11 @@ class Collection:
     def model(self) -> str:
         """Name of the model that embeds."""
         return self.spec.embedding.model_deployment
+
+    @property
+    def has_own_sparse(self) -> bool:
+        """Whether sparse vectors are the model's own, not BM25's."""
+        return self.spec.sparse is SparseType.MODEL
 
     @property
     def physical(self) -> str:
@@ -150,12 +155,11 @@ class Collection:
             await self.recall.look(self.store, self.physical, self.params)
 
     async def _whole(self, points: Sequence[NewPoint], *, tenant: str, urgent: bool) -> list[Point]:
-        wanting = [p.text for p in points if p.dense is None and p.text is not None]
-        vectors = iter(
-            await self.embed(wanting, Role.DOCUMENT, tenant=tenant, urgent=urgent)
-            if wanting
-            else ()
-        )
+        wanting = [p.text for p in points if p.text is not None and self._needs_model(p)]
+        made: Iterator[tuple[tuple[float, ...], Sparse | None]] = iter(())
+        if wanting:
+            embedded = await self.embed(wanting, Role.DOCUMENT, tenant=tenant, urgent=urgent)
+            made = embedded.pairs()
         whole = []
         for index, point in enumerate(points):
             if index % WORDED_AT_ONCE == 0:
@@ -163,19 +167,30 @@ class Collection:
             dense, sparse, payload = point.dense, point.sparse, dict(point.payload)
             if point.text is not None:
                 payload[TEXT] = point.text
-                dense = dense if dense is not None else next(vectors)
+                own_dense, own_sparse = next(made) if self._needs_model(point) else (None, None)
+                dense = own_dense if dense is None else dense
                 if sparse is None and self.layout.has_sparse:
-                    sparse = document_words(point.text)
+                    sparse = own_sparse if self.has_own_sparse else document_words(point.text)
             whole.append(Point(point.id, payload, dense, sparse))
         return whole
 
     async def embed(
         self, texts: Sequence[str], role: Role, *, tenant: str, urgent: bool
-    ) -> tuple[tuple[float, ...], ...]:
+    ) -> Embedded:
         """Return the texts' vectors; raises ServingError, DimensionMismatch among them."""
-        embedded = await self.embedder.embed(self.model, texts, role, tenant=tenant, urgent=urgent)
+        embedded = await self.embedder.embed(
+            self.model,
+            texts,
+            role,
+            tenant=tenant,
+            urgent=urgent,
+            sparse=self.has_own_sparse,
+        )
         self._check_space(embedded.space)
-        return embedded.vectors
+        return embedded
+
+    def _needs_model(self, point: NewPoint) -> bool:
+        return point.dense is None or (self.has_own_sparse and point.sparse is None)
 
     def _check_space(self, space: Space) -> None:
         if space.dimensions != self.layout.dimensions:
@@ -209,5 +224,5 @@ class Collection:
 def replace_embedding(
     wanted: VectorCollectionSpec, kept: VectorCollectionSpec
 ) -> VectorCollectionSpec:
-    """Return a spec with another one's model: vectors of two models cannot be compared."""
-    return wanted.model_copy(update={"embedding": kept.embedding})
+    """Return a spec with what another one's vectors are made by: no two can be compared."""
+    return wanted.model_copy(update={"embedding": kept.embedding, "sparse": kept.sparse})

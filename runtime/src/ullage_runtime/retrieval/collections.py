@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from ullage_api.kinds.vector_collection import StoreType, VectorCollectionSpec
+from ullage_api.kinds.vector_collection import SparseType, StoreType, VectorCollectionSpec
 from ullage_api.wire.pod_report import CollectionState, ReportedCollection
 from ullage_api.wire.pool_desired import DesiredCollection
 from ullage_runtime.core.backoff import load_delay
@@ -21,6 +21,7 @@ from ullage_runtime.core.errors import (
     CollectionUnavailable,
     OperationNotFound,
     ServingError,
+    UnsupportedOutput,
 )
 from ullage_runtime.retrieval.breakers import Breakers
 from ullage_runtime.retrieval.collection import Collection
@@ -264,8 +265,12 @@ class Collections:
             await changes.close()
             raise
         made_with = routing.model.get("name") or spec.embedding.model_deployment
+        is_own = routing.model.get("sparse") == SparseType.MODEL
         kept = spec.model_copy(
-            update={"embedding": spec.embedding.model_copy(update={"model_deployment": made_with})}
+            update={
+                "embedding": spec.embedding.model_copy(update={"model_deployment": made_with}),
+                "sparse": SparseType.MODEL if is_own else SparseType.BM25,
+            }
         )
         collection = Collection(
             name, kept, store, changes, self._embedder, found.layout, self._metrics
@@ -288,6 +293,11 @@ class Collections:
         """Return where a new collection lives, which is made, or was there before us."""
         space = await self._embedder.space(spec.embedding.model_deployment)
         wanted = layout_of(spec, space.dimensions)
+        if spec.sparse is SparseType.MODEL and not space.has_sparse:
+            raise UnsupportedOutput(
+                f"model {space.model!r} gives no sparse vectors; set sparse to BM25 or None, or "
+                "name a model that does, such as an ONNX build of BGE-M3 with its heads"
+            )
         physical = (await store.aliases()).get(name, name)
         found = await store.describe(physical)
         if found is None:
@@ -303,6 +313,8 @@ class Collections:
         if physical != name:
             await store.point_alias(name, physical)
         model = {"name": space.model, "revision": space.revision, "dimensions": space.dimensions}
+        if spec.sparse is SparseType.MODEL and not (found and found.layout.has_idf):
+            model["sparse"] = SparseType.MODEL.value
         return Routing(_FIRST_EPOCH, physical, (physical,), model)
 
     async def _index_fields(

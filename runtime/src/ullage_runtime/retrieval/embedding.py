@@ -1,10 +1,12 @@
 """What collections need of the pool's models: vectors of texts, and how long texts are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol
 
 from ullage_runtime.core.pooled import Role
+from ullage_runtime.retrieval.stores.port import Sparse
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,8 @@ class Space:
     model: str
     revision: str
     dimensions: int
+    has_sparse: bool = False
+    """Whether the model also weighs the tokens of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,12 @@ class Embedded:
 
     vectors: tuple[tuple[float, ...], ...]
     space: Space
+    sparse: tuple[Sparse, ...] = ()
+    """The weights of the texts' tokens, where they were asked for."""
+
+    def pairs(self) -> Iterator[tuple[tuple[float, ...], Sparse | None]]:
+        """Return each text's vector, and the weights of its tokens if there are any."""
+        return zip_longest(self.vectors, self.sparse)
 
 
 class Embedder(Protocol):
@@ -32,7 +42,14 @@ class Embedder(Protocol):
         ...
 
     async def embed(
-        self, model: str, texts: Sequence[str], role: Role, *, tenant: str, urgent: bool
+        self,
+        model: str,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        tenant: str,
+        urgent: bool,
+        sparse: bool = False,
     ) -> Embedded:
         """Return the texts' vectors; what is not urgent lets the urgent go first."""
         ...

@@ -52,6 +52,7 @@ def layout_of(spec: VectorCollectionSpec, dimensions: int) -> Layout:
         dimensions=dimensions,
         distance=Distance(distance),
         has_sparse=spec.sparse is not SparseType.NONE,
+        has_idf=spec.sparse is not SparseType.MODEL,
         hnsw=settings.hnsw,
         quantization=settings.quantization,
     )
@@ -62,7 +63,7 @@ def differences(wanted: Layout, found: Layout) -> list[str]:
     pairs = {
         "dimensions": (wanted.dimensions, found.dimensions),
         "distance": (wanted.distance.value, found.distance.value),
-        "sparse vectors": (wanted.has_sparse, found.has_sparse),
+        "sparse vectors": (_sparse(wanted), _sparse(found)),
         "hnsw": (dict(wanted.hnsw), {k: found.hnsw.get(k) for k in wanted.hnsw}),
         "quantization": (wanted.quantization, found.quantization),
     }
@@ -71,3 +72,9 @@ def differences(wanted: Layout, found: Layout) -> list[str]:
         for name, (wants, has) in pairs.items()
         if wants != has
     ]
+
+
+def _sparse(layout: Layout) -> str:
+    if not layout.has_sparse:
+        return SparseType.NONE.value
+    return SparseType.BM25.value if layout.has_idf else SparseType.MODEL.value

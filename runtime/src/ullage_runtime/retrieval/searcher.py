@@ -12,6 +12,7 @@ from ullage_runtime.core.errors import InvalidRequest, ModelNotFound, ServingErr
 from ullage_runtime.core.pooled import Role
 from ullage_runtime.retrieval.breakers import Breaker, Breakers, Dependency
 from ullage_runtime.retrieval.collection import TEXT, Collection
+from ullage_runtime.retrieval.embedding import Embedded
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.points import checked_dense
 from ullage_runtime.retrieval.ranking import Ranker, in_new_order
@@ -41,6 +42,10 @@ RERANK_AWAY: Final = "rerank"
 
 _PASSING: Final = frozenset({429, 503, 504, 507})
 """Statuses of errors that a hybrid search answers without its dense half."""
+
+
+Made = dict[str, tuple[tuple[float, ...], Sparse | None]]
+"""What a model made of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +113,19 @@ class Searcher:
 
     async def _vectors(self, searches: Sequence[Search], tenant: str) -> list[_Vectors]:
         """Return what to search with; texts of several searches are embedded together."""
-        textual = [search for search in searches if search.is_dense and search.dense is None]
+        own = self.collection.has_own_sparse
+        textual = [search for search in searches if _needs_model(search, has_own_sparse=own)]
         wanting = list(dict.fromkeys(text for search in textual for text in search.texts))
-        embedded: dict[str, tuple[float, ...]] = {}
+        embedded: Made = {}
         failure: ServingError | None = None
         if wanting:
             try:
                 vectors = await self._embed(wanting, tenant)
-                embedded = dict(zip(wanting, vectors, strict=True))
+                embedded = dict(zip(wanting, vectors.pairs(), strict=True))
             except ServingError as error:
-                if error.status not in _PASSING or any(s.mode is Mode.DENSE for s in textual):
+                if error.status not in _PASSING or own:
+                    raise
+                if any(search.mode is Mode.DENSE for search in textual):
                     raise
                 failure = error
         return [self._vectors_of(search, embedded, failure) for search in searches]
@@ -125,7 +133,7 @@ class Searcher:
     def _vectors_of(
         self,
         search: Search,
-        embedded: dict[str, tuple[float, ...]],
+        embedded: Made,
         failure: ServingError | None,
     ) -> _Vectors:
         collection = self.collection
@@ -136,7 +144,9 @@ class Searcher:
                     f"collection {collection.name!r} has no sparse vectors; search with mode Dense",
                     param="mode",
                 )
-            sparse = search.sparse or blended_words([query_words(t) for t in search.texts])
+            sparse = search.sparse or blended_words(
+                [self._words(t, embedded) for t in search.texts]
+            )
         if not search.is_dense:
             return _Vectors(None, sparse)
         if search.dense is not None:
@@ -145,9 +155,14 @@ class Searcher:
             )
         if failure is not None:
             return _Vectors(None, sparse, (DENSE_AWAY,))
-        return _Vectors(blended([embedded[text] for text in search.texts]), sparse)
+        return _Vectors(blended([embedded[text][0] for text in search.texts]), sparse)
 
-    async def _embed(self, texts: Sequence[str], tenant: str) -> tuple[tuple[float, ...], ...]:
+    def _words(self, text: str, embedded: Made) -> Sparse:
+        if not self.collection.has_own_sparse:
+            return query_words(text)
+        return embedded[text][1] or Sparse((), ())
+
+    async def _embed(self, texts: Sequence[str], tenant: str) -> Embedded:
         breaker = self._breakers.of(Dependency.EMBEDDER, self.collection.model)
         _check(breaker)
         try:
@@ -224,6 +239,12 @@ class Searcher:
             raise
         breaker.succeeded()
         return scores
+
+
+def _needs_model(search: Search, *, has_own_sparse: bool) -> bool:
+    if search.is_dense and search.dense is None:
+        return True
+    return has_own_sparse and search.mode is not Mode.DENSE and search.sparse is None
 
 
 def _check(breaker: Breaker) -> None:

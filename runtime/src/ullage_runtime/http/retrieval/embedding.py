@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import uuid
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from ullage_api.kinds.model_deployment import Task
 from ullage_api.wire.pool_desired import DesiredModel
-from ullage_runtime.core.pooled import EmbedRequest, Role
+from ullage_runtime.core.pooled import EmbedRequest, Output, Role, SparseVector
 from ullage_runtime.core.tokens import TokenizeRequest
 from ullage_runtime.core.vectors import floats
 from ullage_runtime.http.tasks import check_task
 from ullage_runtime.models.ports import Lease, Models
 from ullage_runtime.retrieval.embedding import Embedded, Space
+from ullage_runtime.retrieval.stores.port import Sparse
 
 AT_ONCE: Final = 64
 """Texts of one request to the engine."""
@@ -37,11 +39,19 @@ class PoolEmbedder:
             return _space(model, lease)
 
     async def embed(
-        self, model: str, texts: Sequence[str], role: Role, *, tenant: str, urgent: bool
+        self,
+        model: str,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        tenant: str,
+        urgent: bool,
+        sparse: bool = False,
     ) -> Embedded:
         """Return the texts' vectors; what is not urgent lets the urgent go first."""
         found = self._found(model)
         vectors: list[tuple[float, ...]] = []
+        weights: list[Sparse] = []
         space: Space | None = None
         for first in range(0, max(len(texts), 1), AT_ONCE):
             async with self._turn(urgent=urgent), self._models.lease(found, tenant=tenant) as lease:
@@ -50,14 +60,16 @@ class PoolEmbedder:
                     inputs=tuple(texts[first : first + AT_ONCE]),
                     # A question may lose its end; what is to be found must not.
                     truncate=role is Role.QUERY,
+                    outputs=(Output.DENSE, Output.SPARSE) if sparse else (Output.DENSE,),
                     tenant=tenant,
                 )
                 answer = await lease.embed(work, role)
                 vectors += [tuple(floats(each)) for each in answer.values]
+                weights += [_weights(said.sparse) for said in answer.said if said.sparse]
                 space = _space(model, lease)
         if space is None:
             raise RuntimeError("nothing was embedded")
-        return Embedded(tuple(vectors), space)
+        return Embedded(tuple(vectors), space, tuple(weights))
 
     async def lengths(self, model: str, texts: Sequence[str]) -> list[int]:
         """Return how many of the model's tokens each text has."""
@@ -91,4 +103,10 @@ class PoolEmbedder:
 
 
 def _space(model: str, lease: Lease) -> Space:
-    return Space(model, lease.revision, lease.loaded.dimensions)
+    loaded = lease.loaded
+    return Space(model, lease.revision, loaded.dimensions, Output.SPARSE in loaded.outputs)
+
+
+def _weights(sparse: SparseVector) -> Sparse:
+    tokens = array("i", sparse.tokens)
+    return Sparse(tuple(tokens), tuple(floats(sparse.weights)))

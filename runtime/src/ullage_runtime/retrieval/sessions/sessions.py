@@ -132,8 +132,8 @@ class Sessions:
         if not turns:
             return []
         embed = partial(collection.embed, tenant=tenant, urgent=True)
-        (wanted,) = await embed([query], Role.QUERY)
-        vectors = await embed([turn.text for turn in turns], Role.DOCUMENT)
+        (wanted,) = (await embed([query], Role.QUERY)).vectors
+        vectors = (await embed([turn.text for turn in turns], Role.DOCUMENT)).vectors
         scored = [
             Remembered(turn, sum(a * b for a, b in zip(wanted, vector, strict=True)))
             for turn, vector in zip(turns, vectors, strict=True)

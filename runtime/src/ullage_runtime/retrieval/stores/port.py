@@ -98,6 +98,8 @@ class Layout:
     dimensions: int
     distance: Distance = Distance.COSINE
     has_sparse: bool = True
+    has_idf: bool = True
+    """Whether the store weighs what sparse vectors have by how rare it is, as words want it."""
     hnsw: Mapping[str, int] = field(default_factory=dict)
     quantization: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -62,7 +62,8 @@ class QdrantStore:
     async def create(self, collection: str, layout: Layout) -> None:
         """Make a collection."""
         models = self._models
-        sparse = models.SparseVectorParams(modifier=models.Modifier.IDF)
+        modifier = models.Modifier.IDF if layout.has_idf else None
+        sparse = models.SparseVectorParams(modifier=modifier)
         await _done(
             self._client.create_collection(
                 collection,
@@ -371,11 +372,13 @@ def _description(collection: str, info: Any) -> Description:
             f"collection {collection!r} has no vector named {DENSE!r}; it was made by somebody else"
         )
     quantization = info.config.quantization_config
+    sparse = info.config.params.sparse_vectors or {}
     return Description(
         layout=Layout(
             dimensions=dense.size,
             distance=Distance(dense.distance.value),
-            has_sparse=SPARSE in (info.config.params.sparse_vectors or {}),
+            has_sparse=SPARSE in sparse,
+            has_idf=SPARSE not in sparse or sparse[SPARSE].modifier == "idf",
             hnsw={
                 "m": info.config.hnsw_config.m,
                 "ef_construct": info.config.hnsw_config.ef_construct,
