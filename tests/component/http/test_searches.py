@@ -1,6 +1,9 @@
 """Searches of a collection over HTTP: looked at again, in batches, and with parts away."""
 
+import asyncio
+import os
 import pathlib
+import signal
 from typing import Any
 
 import pytest
@@ -18,6 +21,8 @@ from tests.support.collection_pods import (
 )
 from tests.support.encoder_models import Encoder, score, write_encoder
 from tests.support.onnx_models import write_onnx
+from tests.support.runtimes import served
+from tests.support.scripted_models import FakeModels, desired_model
 from tests.support.stores import eventually
 from ullage_api.kinds.model_deployment import Task
 from ullage_runtime.core.vectors import sigmoid
@@ -284,3 +289,63 @@ async def test_a_model_without_weights_of_its_own_is_told_so(
             return "gives no sparse vectors" in (await client.get(C)).json()["message"]
 
         await eventually(is_told)
+
+
+async def test_a_store_that_comes_to_a_halt_is_waited_for_once_or_twice_and_is_back_by_itself(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        await write(client)
+        body = {"query": "blue fire"}
+        before = await posted(client, f"{C}/search", body)
+        runtime.services.collections.searcher("notes").search_seconds = 0.2
+        owner = runtime.services.collections._owner
+        assert owner is not None
+        assert owner.pid is not None
+        os.kill(owner.pid, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                answer = await client.post(f"{C}/search", json={"query": "other"})
+                assert "within 0.2 s" in refused(answer, 504, "timeout")
+            answer = await client.post(f"{C}/search", json={"query": "other"})
+            assert "left alone" in refused(answer, 503, "collection_unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+            # What was asked before is still known.
+            found = await posted(client, f"{C}/search", body)
+            assert found["results"] == before["results"]
+        finally:
+            os.kill(owner.pid, signal.SIGCONT)
+
+        async def is_back() -> bool:
+            answer = await client.post(f"{C}/search", json={"query": "other"})
+            return answer.status_code == 200
+
+        await eventually(is_back)
+
+
+async def test_a_reranker_that_is_late_is_not_waited_for_and_soon_not_asked(
+    tmp_path: pathlib.Path,
+) -> None:
+    ranker = desired_model("ranker", task=Task.RERANK)
+    models = FakeModels([desired_model("encoder", task=Task.EMBEDDING), ranker])
+    async with served(tmp_path, models) as (runtime, client):
+        await runtime.services.collections.apply([notes(**RANKED)])
+        await ready(client)
+        await write(client)
+        body = {"query": "red", "mode": "Sparse"}
+        found = await posted(client, f"{C}/search", body)
+        assert found["degraded"] == []
+        lengths = [len(hit["payload"]["text"]) for hit in found["results"]]
+        assert lengths[:4] == sorted(lengths[:4], reverse=True), "which is what the ranker likes"
+
+        models.queue["ranker"] = asyncio.Event()
+        runtime.services.collections.searcher("notes").rerank_seconds = 0.2
+        slow = [
+            await posted(client, f"{C}/search", {**body, "limit": limit}) for limit in range(1, 5)
+        ]
+        assert [each["degraded"] for each in slow] == [["rerank"]] * 4
+        assert all(each["seconds"]["rerank"] >= 0.2 for each in slow[:3])
+        assert slow[3]["seconds"]["rerank"] < 0.2, "it is left alone now"
+        metrics = (await client.get("/metrics")).text
+        assert 'ullage_search_breaker_open{dependency="reranker",name="ranker"} 1.0' in metrics

@@ -27,7 +27,13 @@ from ullage_runtime.retrieval.searching import (
     page_of,
     queries_of,
 )
-from ullage_runtime.retrieval.stores.port import Found, Query, Sparse, StoreUnavailable
+from ullage_runtime.retrieval.stores.port import (
+    Found,
+    Query,
+    Sparse,
+    StoreTimeout,
+    StoreUnavailable,
+)
 from ullage_runtime.retrieval.words import query_words
 
 log = structlog.stdlib.get_logger(__name__)
@@ -66,11 +72,13 @@ class Searcher:
         ranker: Ranker,
         breakers: Breakers,
         rerank_seconds: float = RERANK_SECONDS,
+        search_seconds: float = SEARCH_SECONDS,
     ) -> None:
         self.collection = collection
         self._ranker = ranker
         self._breakers = breakers
-        self._rerank_seconds = rerank_seconds
+        self.rerank_seconds = rerank_seconds
+        self.search_seconds = search_seconds
 
     async def search(self, search: Search, *, tenant: str) -> Findings:
         """Search; what is away is done without where that is possible, and the answer says so."""
@@ -89,7 +97,7 @@ class Searcher:
         ]
         answers = await self._found(asked)
         found = time.perf_counter()
-        deadline = asyncio.get_running_loop().time() + self._rerank_seconds
+        deadline = asyncio.get_running_loop().time() + self.rerank_seconds
         findings = []
         for search, each, queries, answer in zip(searches, vectors, asked, answers, strict=True):
             started = time.perf_counter()
@@ -183,15 +191,22 @@ class Searcher:
             if breaker.left():
                 raise StoreUnavailable(f"its store is left alone for a while: {breaker.last}")
             try:
-                answers = await collection.store.query(
-                    collection.physical, queries, seconds=SEARCH_SECONDS
-                )
+                answers = await self._asked(queries)
             except StoreUnavailable as error:
                 breaker.failed(error)
                 raise
         breaker.succeeded()
         following = iter(answers)
         return [[next(following) for _ in each] for each in asked]
+
+    async def _asked(self, queries: Sequence[Query]) -> list[list[Found]]:
+        collection, seconds = self.collection, self.search_seconds
+        try:
+            # A store that has come to a halt does not keep to the time it is given.
+            async with asyncio.timeout(seconds):
+                return await collection.store.query(collection.physical, queries, seconds=seconds)
+        except TimeoutError:
+            raise StoreTimeout(f"the store did not answer within {seconds:g} s") from None
 
     async def _ranked(
         self, search: Search, hits: list[Hit], tenant: str, deadline: float
@@ -217,7 +232,7 @@ class Searcher:
                 "findings are answered as they were found",
                 collection=self.collection.name,
                 model=settings.model_deployment,
-                error=str(error) or f"not ranked within {self._rerank_seconds:g} s",
+                error=str(error) or f"not ranked within {self.rerank_seconds:g} s",
             )
             return hits, (RERANK_AWAY,)
         scored = [None if text is None else next(scores) for text in texts]
