@@ -38,9 +38,10 @@ test: setup lint ## Every check and every test, end to end included
 	@$(RUN) pytest tests e2e
 
 .PHONY: soak
-soak: setup ## What takes long: 20 seeds of each kill in a swap, 200 swaps, 10,000 collections' histories
+soak: setup ## What takes long: 20 seeds of kills in a swap and 60 of a shards' owner, 200 swaps, 10,000 histories
 	@ULLAGE_SOAK_SEEDS=20 ULLAGE_SOAK_SWAPS=200 $(RUN) pytest --timeout=3600 \
-	  tests/component/http/test_killed_swaps.py tests/component/http/test_swaps.py
+	  tests/component/http/test_killed_swaps.py tests/component/http/test_swaps.py \
+	  tests/component/retrieval/test_shard_owner.py
 	@ULLAGE_HISTORIES=10000 $(RUN) pytest tests/component/retrieval/test_histories.py
 
 .PHONY: conformance

@@ -9,6 +9,7 @@ from bench import (
     latency,
     overhead,
     rest,
+    retrieval,
     shortage,
     soak,
     swap,
@@ -25,6 +26,7 @@ app.command("embeddings")(embeddings.main)
 app.command("estimates")(estimates.main)
 app.command("decision")(decision.main)
 app.command("rest")(rest.main)
+app.command("retrieval")(retrieval.main)
 app.command("soak")(soak.main)
 app.command("swap")(swap.main)
 app.command("warm")(warm.main)

@@ -477,3 +477,32 @@ async def test_metrics_and_the_report_tell_how_a_collection_fares(
             assert series in text
         await runtime.documents.accept(document(files, MODELS).sealed(2))
         assert 'collection="notes"' not in (await client.get("/metrics")).text
+
+
+async def test_a_full_disk_accepts_nothing_and_loses_nothing(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        points = [{"id": n, "text": text} for n, text in TEXTS.items()]
+        await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        changes = runtime.services.collections.find("notes").changes
+
+        async def pages(limit: int) -> None:
+            # SQLite's own bound on a file fails as a disk does that is full.
+            await changes._run(
+                lambda: changes._file._db.execute(f"PRAGMA max_page_count = {limit}")
+            )
+
+        await pages(1)
+        payload = {"p": "x" * 9000}
+        large = [{"id": 10 + n, "text": "the fox " * 8, "payload": payload} for n in range(9)]
+        answer = await client.put(f"{C}/points", params={"wait": True}, json={"points": large})
+        message = refused(answer, 507, "insufficient_storage")
+        assert "no room left, so nothing was accepted" in message
+        assert (await posted(client, f"{C}/points/count", {}))["count"] == len(TEXTS)
+        await posted(client, f"{C}/search", {"query": "fox"})
+        await pages(1 << 30)
+        answer = await client.put(f"{C}/points", params={"wait": True}, json={"points": large})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        assert (await posted(client, f"{C}/points/count", {}))["count"] == len(TEXTS) + 9

@@ -19,6 +19,8 @@ from ullage_runtime.retrieval.stores.qdrant import QdrantStore
 
 NAME = "things"
 SECONDS = 60.0
+SEEDS = int(os.environ.get("ULLAGE_SOAK_SEEDS", "1"))
+"""Each has three deaths."""
 
 
 @pytest.fixture
@@ -47,8 +49,9 @@ def kill(pid: int | None) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("seed", range(SEEDS))
 async def test_no_acknowledged_point_is_lost_when_the_owner_is_killed_under_writes(
-    place: tuple[ShardOwner, QdrantStore],
+    place: tuple[ShardOwner, QdrantStore], seed: int
 ) -> None:
     owner, store = place
     acknowledged: set[int] = set()
