@@ -14,6 +14,7 @@ from e2e.cluster.llama_wheel import kept
 
 HERE: Final = Path(__file__).parent
 LOCK: Final = HERE / "opponents.txt"
+EMBEDDERS: Final = HERE / "embedders.txt"
 PYTHON: Final = "3.11"
 LOCK_SECONDS: Final = 1800.0
 INSTALL_SECONDS: Final = 1800.0
@@ -36,15 +37,24 @@ def opponents_python() -> Path:
     the two then differ in their Python alone, and nothing is compiled twice.
     """
     wheel = kept()
-    folder = bench_cache() / f"opponents-{content_key(LOCK.read_bytes(), str(wheel))}"
+    local = ("--find-links", str(wheel.parent)) if wheel else ()
+    return _installed("opponents", LOCK, str(wheel), local)
+
+
+def embedders_python() -> Path:
+    """Return the interpreter that has PyTorch's embedders: 5 GB, installed on the first call."""
+    return _installed("embedders", EMBEDDERS)
+
+
+def _installed(name: str, lock: Path, also: str = "", options: tuple[str, ...] = ()) -> Path:
+    folder = bench_cache() / f"{name}-{content_key(lock.read_bytes(), also)}"
     python = folder / "bin" / "python"
-    with locked("bench-opponents", timeout=LOCK_SECONDS):
+    with locked(f"bench-{name}", timeout=LOCK_SECONDS):
         if not python.exists():
             with building(folder) as new:
                 _run("venv", "--quiet", "--allow-existing", "--python", PYTHON, str(new))
-                local = ("--find-links", str(wheel.parent)) if wheel else ()
                 where = ("--quiet", "--python", str(new / "bin" / "python"))
-                _run("pip", "install", *where, *local, "-r", str(LOCK))
+                _run("pip", "install", *where, *options, "-r", str(lock))
     return python
 
 

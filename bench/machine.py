@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from bench.environment import LOCK
+from bench.environment import EMBEDDERS, LOCK
 from ullage_runtime.engines.limits import cpu_quota
 
 
@@ -22,12 +22,13 @@ def described() -> dict[str, Any]:
         "python": platform.python_version(),
         "loadBefore": [round(value, 2) for value in psutil.getloadavg()],
         "versions": {name: version(name) for name in ("ullage-runtime", "llama-cpp-python")},
-        "opponents": _locked("xllamacpp", "llama-cpp-python"),
+        "opponents": _locked(LOCK, "xllamacpp", "llama-cpp-python")
+        | _locked(EMBEDDERS, "sentence-transformers", "infinity-emb", "torch"),
     }
 
 
-def _locked(*names: str) -> dict[str, str]:
-    pairs = (line.split("==") for line in LOCK.read_text().splitlines() if "==" in line)
+def _locked(lock: Path, *names: str) -> dict[str, str]:
+    pairs = (line.split("==") for line in lock.read_text().splitlines() if "==" in line)
     return {name: number for name, number in pairs if name in names}
 
 

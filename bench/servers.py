@@ -152,8 +152,18 @@ class Running:
 @contextlib.contextmanager
 def running(name: str, conditions: Conditions, folder: Path) -> Iterator[Running]:
     """Start a server, wait until it answers, and end it with all its children."""
-    port = _free_port()
+    port = free_port()
     command = SERVERS[name](conditions, port, folder)
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    with started(name, command, port, folder, ("/v1/chat/completions", body)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def started(
+    name: str, command: Command, port: int, folder: Path, question: tuple[str, dict[str, Any]]
+) -> Iterator[Running]:
+    """Run a command until it answers a question on a port, and to the block's end."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("ULLAGE_") and k != "PORT"}
     log = folder / f"{name}.log"
     began = time.perf_counter()
@@ -168,18 +178,24 @@ def running(name: str, conditions: Conditions, folder: Path) -> Iterator[Running
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_answers(name, url, process, log)
+        _wait_until_answers(name, url, process, log, question)
         yield Running(url, process.pid, time.perf_counter() - began)
     finally:
         _end(process)
 
 
-def _wait_until_answers(name: str, url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+def _wait_until_answers(
+    name: str,
+    url: str,
+    process: "subprocess.Popen[bytes]",
+    log: Path,
+    question: tuple[str, dict[str, Any]],
+) -> None:
+    path, body = question
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+            answer = httpx.post(f"{url}{path}", json=body, timeout=60)
             if answer.is_success:
                 return
         time.sleep(0.05)
@@ -195,7 +211,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.wait(STOP_SECONDS)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
