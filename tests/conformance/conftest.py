@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.applicability import How, Suite, exemptions
+from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.obliging_model import write_obliging_model
 from tests.support.pods import Pod, running_pod, wait_until_serving
 from ullage_api.kinds.engine_settings import EngineSettings
@@ -19,6 +20,7 @@ OBLIGING = "obliging"
 PROSE = "prose"
 LIMITED = "limited"
 VECTORS = "vectors"
+RANKING = "ranking"
 ALIAS = "example/guide:latest"
 
 
@@ -31,7 +33,7 @@ def _model(name: str, task: Task, file: str, *aliases: str, **limits: int) -> De
         target=DesiredRevision(
             uri=f"file:{file}",
             engine=EngineSettings(threads=1),
-            task=task if task is Task.EMBEDDING else None,
+            task=task if task in {Task.EMBEDDING, Task.RERANK} else None,
         ),
         serving=ServingLimits.model_validate(limits),
     )
@@ -42,6 +44,7 @@ MODELS = (
     _model(OBLIGING, Task.CHAT, "obliging.gguf"),
     _model(PROSE, Task.COMPLETION, "guide-v2.gguf"),
     _model(VECTORS, Task.EMBEDDING, "guide-v1.gguf"),
+    _model(RANKING, Task.RERANK, "ranking.gguf"),
     _model(LIMITED, Task.CHAT, "guide-v2.gguf", requests_per_minute=1),
 )
 
@@ -51,6 +54,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Return the folders in which the files of all models lie."""
     folder = tmp_path_factory.mktemp("models")
     write_obliging_model(folder / "obliging.gguf")
+    write_encoder(folder / "ranking.gguf", Encoder(has_head=True))
     return [EXAMPLES, folder]
 
 
