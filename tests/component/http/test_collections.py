@@ -506,3 +506,23 @@ async def test_a_full_disk_accepts_nothing_and_loses_nothing(
         answer = await client.put(f"{C}/points", params={"wait": True}, json={"points": large})
         assert answer.status_code == httpx.codes.OK, answer.text
         assert (await posted(client, f"{C}/points/count", {}))["count"] == len(TEXTS) + 9
+
+
+async def test_payload_indexes_that_are_wanted_later_are_built_at_once(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        points = [{"id": n, "text": t, "payload": {"shelf": n}} for n, t in TEXTS.items()]
+        await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        collection = runtime.services.collections.find("notes")
+        for sequence, kind in enumerate(("Integer", "Keyword"), 2):
+            wanted = notes(payloadIndexes=[{"field": "shelf", "type": kind}])
+            await runtime.documents.accept(document(files, MODELS, wanted).sealed(sequence))
+
+            async def is_built(kind: str = kind) -> bool:
+                found = await collection.store.describe(collection.physical)
+                return found is not None and found.payload_indexes == {"shelf": kind.lower()}
+
+            await eventually(is_built, 30, every=0.05)
+        assert (await posted(client, f"{C}/points/count", {}))["count"] == len(TEXTS)

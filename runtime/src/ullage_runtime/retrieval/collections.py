@@ -186,6 +186,20 @@ class Collections:
             return  # it is opened with what is wanted by then
         held.collection.with_spec(held.desired.spec)
         held.differences = self._differences(held, held.collection.layout)
+        if held.task is not None:
+            held.task.cancel()
+        held.task = asyncio.create_task(self._brought(held, self._add_fields))
+
+    async def _add_fields(self, held: Held) -> None:
+        """Index the fields that are wanted now; searches and writes go on beside it."""
+        collection = held.collection
+        if collection is None:
+            return
+        store, physical = collection.store, collection.physical
+        found = await store.describe(physical)
+        if found is None:
+            raise StoreRefused(f"the store has no {physical!r} any more")
+        await self._index_fields(held.desired.spec, store, physical, found.payload_indexes)
 
     def _differences(self, held: Held, found: Layout) -> list[str]:
         spec = held.desired.spec
@@ -218,7 +232,7 @@ class Collections:
                 log.warning(
                     "a collection cannot be removed"
                     if held.desired.dropped
-                    else "a collection cannot be opened",
+                    else "a collection cannot be opened or changed",
                     collection=held.desired.name,
                     error=held.problem,
                     again_in=pause,
@@ -325,8 +339,9 @@ class Collections:
         there: Mapping[str, str],
     ) -> None:
         for index in spec.payload_indexes or ():
-            if index.field not in there:
-                await store.index_field(physical, index.field, index.type.value.lower())
+            kind = index.type.value.lower()
+            if there.get(index.field) != kind:
+                await store.index_field(physical, index.field, kind)
 
     async def _store(self, spec: VectorCollectionSpec) -> Store:
         """Return the store of a collection, opening it for the first who wants it."""
