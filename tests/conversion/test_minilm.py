@@ -12,6 +12,8 @@ from ullage_runtime.core.domain import EngineSpec
 from ullage_runtime.core.pooled import DEFAULT_TEXTS, Ability, EmbedRequest
 from ullage_runtime.engines.worker.engine import WorkerEngine
 
+pytestmark = pytest.mark.timeout(900)  # PyTorch, a thousand times
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TEXTS = 1000
 LONGEST = 256

@@ -223,7 +223,7 @@ async def test_who_leaves_takes_the_generation_along(llama: Served) -> None:
         async for line in answer.aiter_lines():
             if line.startswith("data: "):
                 break
-        assert reported(runtime, "llama").requests_running == 1
+        await eventually(lambda: reported(runtime, "llama").requests_running == 1, 10)
     # It would have gone on for hundreds of steps.
     await eventually(lambda: reported(runtime, "llama").requests_running == 0, 10)
     metrics = (await client.get("/metrics")).text
