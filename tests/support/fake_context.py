@@ -33,12 +33,10 @@ class FakeContext:
         *,
         slots: int = 24,
         batch: int = 64,
-        mixes: int | None = None,
         shares_prefixes: bool = True,
         saves: bool = True,
     ) -> None:
         self.cells, self.slots, self.batch = cells, slots, batch
-        self.mixes = batch if mixes is None else mixes
         self.shares_prefixes = shares_prefixes
         self._saves = saves
         self._cells: list[Cell] = []

@@ -188,7 +188,7 @@ async def begins_with(name: str, folder: pathlib.Path) -> None:
             await settled(pool, "beta")
             await listeners.heard(8)
         assert listeners.failed == listeners.mixed == []
-        assert len(workers()) == 1
+        await until(pool, lambda _: len(workers()) == 1)
 
 
 class Watched(FileJournal):
@@ -231,6 +231,6 @@ async def test_what_came_to_nothing_is_not_tried_again_by_a_runtime_that_was_kil
         assert listeners.texts["beta"] == 0
         assert listeners.failed == listeners.mixed == []
         assert journal.noted == [], "nothing was tried"
-        assert len(workers()) == 1
+        await until(pool, lambda _: len(workers()) == 1)
         await pool.apply(document(folder, "beta", 3))
         await settled(pool, "beta")

@@ -9,8 +9,6 @@ from ullage_runtime.core.scheduling.sequence import Phase
 from ullage_runtime.core.scheduling.sequence import Sequence as Generation
 
 CELLS = 96
-MIXES = 10
-"""More than a small step's tokens and fewer than a large one's: both kinds come up."""
 
 beginnings = st.sampled_from([[1] * 40, [1] * 35 + [2] * 5, [3] * 33, []])
 tails = st.lists(st.integers(0, 3), min_size=1, max_size=40)
@@ -21,7 +19,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(FakeContext(CELLS, slots=6, batch=16, mixes=MIXES), parallel=3)
+        self.bench = Bench(FakeContext(CELLS, slots=6, batch=16), parallel=3)
         self.live: list[Generation] = []
 
     @rule(

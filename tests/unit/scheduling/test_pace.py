@@ -2,7 +2,7 @@
 
 import pytest
 
-from ullage_runtime.core.scheduling.pace import PAUSE_SECONDS, QUICK_TOKENS, PrefillPace
+from ullage_runtime.core.scheduling.pace import QUICK_SECONDS, QUICK_TOKENS, PrefillPace
 
 
 def test_prefill_follows_the_machine() -> None:
@@ -28,11 +28,24 @@ def test_beside_others_a_prompt_takes_about_as_long_as_their_own_step() -> None:
     assert 20 <= pace.allowed(8) <= 25, "a token costs twice as much beside the others"
 
 
+def test_what_is_read_for_few_tokens_and_for_many_alike_is_no_token_s_own() -> None:
+    pace = PrefillPace(maximum=512)
+    pace.observe(128, 0, 0.384)
+    for _ in range(20):
+        pace.observe(0, 8, 0.040)
+    assert pace.allowed(8) == 10
+    for read in (0.020, 0.0):
+        for _ in range(60):
+            taken = pace.allowed(8)
+            pace.observe(taken, 8, 0.040 + read + taken * 0.003)
+        assert 0.8 * 0.032 <= read + pace.allowed(8) * 0.003 <= 0.032, "neither more, nor much less"
+
+
 def test_a_width_that_never_generates_alone_is_known_from_what_prompts_leave() -> None:
     pace = PrefillPace(maximum=512)
     pace.observe(128, 0, 0.128)
     pace.observe(0, 1, 0.010)
-    assert pace.allowed(8) == 9, "as if one generated, at least"
+    assert pace.allowed(8) == 8, "as if one generated, at least"
     for _ in range(20):
         pace.observe(pace.allowed(8), 8, 0.060 + pace.allowed(8) * 0.001)
     assert 40 <= pace.allowed(8) <= 60
@@ -57,8 +70,8 @@ def test_a_prompt_is_quick_by_its_tokens_and_by_their_time() -> None:
     assert not pace.is_quick(QUICK_TOKENS + 1)
     slow = PrefillPace(maximum=512)
     slow.observe(128, 0, 1.28)
-    assert slow.is_quick(int(PAUSE_SECONDS / 0.01))
-    assert not slow.is_quick(int(PAUSE_SECONDS / 0.01) + 2)
+    assert slow.is_quick(int(QUICK_SECONDS / 0.01))
+    assert not slow.is_quick(int(QUICK_SECONDS / 0.01) + 2)
     for _ in range(20):
         slow.observe(0, 16, 0.02)
     assert slow.allowed(16, quick=100) == 100, "as many as they have"

@@ -100,7 +100,7 @@ def test_a_prompt_of_one_adapter_holds_those_who_write_with_another_up_no_longer
         bench.scheduler.pace.decode_seconds = {1: 0.0025}
         bench.scheduler.pace.token_seconds = 0.0005
         chunks.add(step.prefilled)
-    assert chunks == {0, 36}
+    assert chunks == {0, 32}
 
 
 @given(

@@ -6,10 +6,11 @@ FAST_SECONDS = 0.1
 SLOW_SECONDS = 1.5
 """Bounds of a step in which nobody generates; a cancel waits that long."""
 
-DECODE_SHARE = 0.9
+DECODE_SHARE = 0.8
 """Time a step's long prompts may take, as a share of a step that only generates.
 
-Twice an idle step is what a reader may notice; what is left is for the estimate's error.
+Twice an idle step is what a reader may notice; what is left is for the estimate's error and for
+the last of the tokens, which are few.
 """
 
 READERS = 8
@@ -21,15 +22,12 @@ generated for one alone.
 """
 
 QUICK_TOKENS = 512
-PAUSE_SECONDS = 1.5
-"""Bounds of a quick prompt, which makes those who generate pause once.
+QUICK_SECONDS = 1.5
+"""Bounds of a quick prompt, for which those who generate wait once.
 
 It costs them the same time in all, taken at once or in pieces; but in pieces it ends much later,
 and so does whoever comes after it.
 """
-
-LEAST_BESIDE = 4
-"""Prompt tokens of a step beside others that generate, however long they take."""
 
 _WEIGHT = 0.2
 """Weight of the newest step in the running means."""
@@ -51,6 +49,8 @@ class PrefillPace:
     """Mean time of a step that only generates, by how many do."""
     token_seconds: float = 0.0
     """Mean time that one more prompt token adds to a step."""
+    beside_seconds: float = 0.0
+    """Mean time that few prompt tokens add, however few they are: all that they see is read."""
 
     def __post_init__(self) -> None:
         self.chunk = min(self.chunk, self.maximum)
@@ -64,16 +64,12 @@ class PrefillPace:
         if not decoding or not alone or not self.token_seconds:
             return self.chunk
         share = DECODE_SHARE * max(1.0, READERS * prompts / decoding)
-        fitting = int(share * alone / self.token_seconds)
-        return max(LEAST_BESIDE, min(max(fitting, quick), self.chunk))
+        fitting = int((share * alone - self.beside_seconds) / self.token_seconds)
+        return max(1, min(max(fitting, quick), self.chunk))
 
     def is_quick(self, tokens: int) -> bool:
-        """Tell whether a prompt of so many tokens may make others pause."""
-        return tokens <= QUICK_TOKENS and tokens * self.token_seconds <= PAUSE_SECONDS
-
-    def may_go_on(self, paused: float, tokens: int) -> bool:
-        """Tell whether so many tokens more may follow a pause that others made already."""
-        return paused + tokens * self.token_seconds <= PAUSE_SECONDS
+        """Tell whether a prompt of so many tokens may make others wait."""
+        return tokens <= QUICK_TOKENS and tokens * self.token_seconds <= QUICK_SECONDS
 
     def observe(self, prefilled: int, decoded: int, seconds: float) -> None:
         """Take note of how long a step took."""
@@ -81,13 +77,17 @@ class PrefillPace:
             self._note_alone(decoded, seconds)
             return
         if decoded and decoded not in self.decode_seconds and self.token_seconds:
-            # Prompts may never pause at this width; what they do not explain is the others' step.
+            # Prompts may come without a break at this width; what they do not explain is the others' step.
             rest = seconds - prefilled * self.token_seconds
             self._note_alone(decoded, max(rest, self._alone(decoded)))
-        elif decoded or prefilled >= self.minimum:
-            # A small chunk by itself pays the step's own cost, which is not its tokens'.
+        elif prefilled >= self.minimum or (decoded and not self.token_seconds):
             own = max(0.0, seconds - self._alone(decoded)) / prefilled
             self.token_seconds = _mean(self.token_seconds, own)
+            self.beside_seconds *= 1.0 - _WEIGHT
+        elif decoded:
+            # A small chunk by itself pays the step's own cost, which is not its tokens'.
+            rest = seconds - self._alone(decoded) - prefilled * self.token_seconds
+            self.beside_seconds += _WEIGHT * (max(0.0, rest) - self.beside_seconds)
         if seconds > SLOW_SECONDS:
             self.chunk = max(self.minimum, self.chunk // 2)
         elif seconds < FAST_SECONDS and prefilled >= self.chunk:

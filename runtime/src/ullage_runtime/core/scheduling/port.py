@@ -50,11 +50,6 @@ class Context(Protocol):
         ...
 
     @property
-    def mixes(self) -> int:
-        """Tokens of a call up to which prompts and generations are best computed together."""
-        ...
-
-    @property
     def shares_prefixes(self) -> bool:
         """Whether a slot can begin as a copy of the beginning of another."""
         ...

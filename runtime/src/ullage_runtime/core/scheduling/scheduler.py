@@ -64,7 +64,6 @@ class Scheduler:
         self._preempted: dict[str, Sequence] = {}
         self._turns = Turns()
         self._number = 0
-        self._paused = 0.0
         self.memory = Memory(context, self._parallel)
         self.pace = pace or PrefillPace(context.batch)
         self.counters = Counters()
@@ -127,7 +126,6 @@ class Scheduler:
         if step.prefilled or step.decoded:
             self.pace.observe(step.prefilled, step.decoded, seconds)
             self._turns.charge(seconds)
-            self._paused = 0.0 if step.decoded else self._paused + seconds
 
     def trim(self, cells: int) -> None:
         """Let cached prefixes hold so many cells at most from now on."""
@@ -240,10 +238,7 @@ class Scheduler:
         return Step(expired=expired)
 
     def _work(self, now: float, chunk: int | None) -> list[tuple[Sequence, int]]:
-        """Return who computes how many tokens: a token for each that generates, then prompts.
-
-        More of both than are best computed together take turns.
-        """
+        """Return who computes how many tokens: a token for each that generates, then prompts."""
         running = sorted(self._running.values(), key=lambda s: s.rank(now))
         ranked = self._having_their_turn(running)
         decoding = [(s, 1) for s in ranked if s.is_decoding]
@@ -252,12 +247,8 @@ class Scheduler:
         generating = sum(s.is_decoding for s in running)
         quick = sum(s.pending for s in prompts if self._is_quick(s))
         allowed = self.pace.allowed(generating, len(prompts), quick) if chunk is None else chunk
-        portions = self._portions(prompts, min(allowed, self._context.batch - len(decoding)))
-        tokens = sum(count for _, count in portions)
-        if not decoding or not tokens or len(decoding) + tokens <= self._context.mixes:
-            return decoding + portions
-        goes_on = quick >= tokens and self.pace.may_go_on(self._paused, tokens)
-        return decoding if self._paused and not goes_on else portions
+        room = self._context.batch - len(decoding)
+        return decoding + self._portions(prompts, min(allowed, room))
 
     def _is_quick(self, sequence: Sequence) -> bool:
         return self.pace.is_quick(sequence.prompt_length - sequence.cached)

@@ -12,13 +12,6 @@ from ullage_runtime.engines.llamacpp.model import Model
 MAX_SLOTS: Final = 256
 """llama.cpp's LLAMA_MAX_SEQ: sequences it can tell apart in a unified memory."""
 
-ATTENTION_TILE: Final = 64
-"""ggml's GGML_FA_TILE_Q: rows from which attention on a CPU is computed in tiles.
-
-A tile reads every cell that any of its rows sees. Rows of prompts see the same few; one of those
-who generate adds all of its own to everybody's.
-"""
-
 _DONE: Final = 0
 _NO_SLOT: Final = 1
 
@@ -34,8 +27,6 @@ class LlamaContext:
         self._model = model
         self._handle = model.context
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
-        layers_on_gpu, _ = model.offloaded
-        self._mixes = model.batch if layers_on_gpu else ATTENTION_TILE - 1
         self._batch: Any = llama_cpp.llama_batch_init(model.batch, 0, 1)
 
     @property
@@ -53,11 +44,6 @@ class LlamaContext:
     def batch(self) -> int:
         """Tokens of one decode call."""
         return self._model.batch
-
-    @property
-    def mixes(self) -> int:
-        """Everything on a GPU; on a CPU, what attention does not compute in tiles."""
-        return self._mixes
 
     @property
     def shares_prefixes(self) -> bool:
