@@ -1,4 +1,4 @@
-"""The lock of vLLM's build for CPUs has what the runtime needs: nothing else tells before it runs."""
+"""The lock of vLLM's build for CPUs has what the runtime needs, which nothing else would tell."""
 
 import re
 import tomllib

@@ -77,7 +77,7 @@ class PrefillPace:
             self._note_alone(decoded, seconds)
             return
         if decoded and decoded not in self.decode_seconds and self.token_seconds:
-            # Prompts may come without a break at this width; what they do not explain is the others' step.
+            # Prompts may come without a break; what they do not explain is the others' step.
             rest = seconds - prefilled * self.token_seconds
             self._note_alone(decoded, max(rest, self._alone(decoded)))
         elif prefilled >= self.minimum or (decoded and not self.token_seconds):
