@@ -100,7 +100,10 @@ async def shared_prompt(url: str, count: int) -> dict[str, Any]:
 
 
 async def interference(url: str, round_: int) -> dict[str, Any]:
-    """Return the gaps between tokens of running streams, without and with a long prompt beside."""
+    """Return the gaps between tokens of running streams: before, beside and after a long prompt.
+
+    What a stream takes alone grows with what it has written, and it writes a lot meanwhile.
+    """
     workload = prompts(f"streams-{round_}", 64)
     long = Ask(prompts(f"long-{round_}", LONG_PROMPT).ask(0).prompt, 4)
     asks = [Ask(workload.ask(number).prompt, STREAM_TOKENS) for number in range(STREAMS)]
@@ -114,19 +117,23 @@ async def interference(url: str, round_: int) -> dict[str, Any]:
         await asyncio.sleep(BEGIN_SECONDS + IDLE_SECONDS)
         began = time.perf_counter()
         beside = await alone(target, long)
+        await asyncio.sleep(IDLE_SECONDS)
         over.set()
     until = began + beside.first_token_seconds
     before = _gaps([s.result() for s in streams], began - IDLE_SECONDS, began)
     during = _gaps([s.result() for s in streams], began, until)
-    if not before or not during:
+    after = _gaps([s.result() for s in streams], until + 1.0, until + IDLE_SECONDS)
+    if not before or not during or not after:
         raise SystemExit("the streams had ended before the long prompt came")
     if any(s.result().failure != LEFT for s in streams):
         raise SystemExit("streams had ended, or failed, before the long prompt's first token")
-    idle, busy = spread(before), spread(during)
+    idle, busy, later = spread(before), spread(during), spread(after)
     return {
         "idleGapSeconds": idle.to_wire(),
         "besideGapSeconds": busy.to_wire(),
+        "afterGapSeconds": later.to_wire(),
         "ratioP99": (busy.p99 or 0.0) / (idle.p99 or 1.0),
+        "ratioP99After": (busy.p99 or 0.0) / (later.p99 or 1.0),
         "ratioP50": (busy.p50 or 0.0) / (idle.p50 or 1.0),
         "longFirstTokenSeconds": round(beside.first_token_seconds, 3),
     }
@@ -199,8 +206,9 @@ def _table(found: dict[str, Any]) -> Table:
     table.add_row("load, medium model", f"{found['load']['seconds']:.2f} s")
     for each in found["interference"]:
         table.add_row(
-            f"{STREAMS} streams beside a long prompt: p99 {each['ratioP99']:.2f}x,"
-            f" p50 {each['ratioP50']:.2f}x; its first token {each['longFirstTokenSeconds']:.1f} s",
+            f"{STREAMS} streams beside a long prompt: p99 {each['ratioP99']:.2f}x of before,"
+            f" {each['ratioP99After']:.2f}x of after; its first token"
+            f" {each['longFirstTokenSeconds']:.1f} s",
             *(f"{each['besideGapSeconds'][q] * 1000:.0f} ms" for q in ("p50", "p95", "p99")),
         )
     return table

@@ -75,9 +75,10 @@ def test_what_a_server_keeps_is_shown_and_forgotten(server: tuple[str, pathlib.P
         "CACHE",
         "embeddings",
         "answers",
+        "searches",
     ]
     stats = json.loads(ullage(folder, "cache", "stats", "--url", url, "--json").stdout)
-    assert [each["max"] for each in stats["caches"]] == [64 << 20, 32 << 20]
+    assert [each["max"] for each in stats["caches"]] == [64 << 20, 32 << 20, 16 << 20]
     cleared = ullage(folder, "cache", "clear", "--url", url, "--model", "tiny")
     assert cleared.stdout == "forgot 0 answers, 0 B\n"
     wrong = ullage(folder, "cache", "clear", "--url", url, "--cache", "other")

@@ -2,7 +2,12 @@
 
 import pytest
 
-from ullage_runtime.core.scheduling.pace import QUICK_SECONDS, QUICK_TOKENS, PrefillPace
+from ullage_runtime.core.scheduling.pace import (
+    ALONE_EVERY,
+    QUICK_SECONDS,
+    QUICK_TOKENS,
+    PrefillPace,
+)
 
 
 def test_prefill_follows_the_machine() -> None:
@@ -23,7 +28,7 @@ def test_beside_others_a_prompt_takes_about_as_long_as_their_own_step() -> None:
     for _ in range(20):
         pace.observe(0, 8, 0.050)
     assert 40 <= pace.allowed(8) <= 50
-    for _ in range(40):
+    for _ in range(30):
         pace.observe(45, 8, 0.050 + 45 * 0.002)
     assert 20 <= pace.allowed(8) <= 25, "a token costs twice as much beside the others"
 
@@ -37,8 +42,25 @@ def test_what_is_read_for_few_tokens_and_for_many_alike_is_no_token_s_own() -> N
     for read in (0.020, 0.0):
         for _ in range(60):
             taken = pace.allowed(8)
-            pace.observe(taken, 8, 0.040 + read + taken * 0.003)
+            pace.observe(taken, 8, 0.040 + (read + taken * 0.003 if taken else 0.0))
         assert 0.8 * 0.032 <= read + pace.allowed(8) * 0.003 <= 0.032, "neither more, nor much less"
+
+
+def test_what_those_who_generate_take_alone_is_looked_at_again_and_again() -> None:
+    pace = PrefillPace(maximum=512)
+    pace.observe(128, 0, 0.128)
+    pace.observe(0, 8, 0.040)
+    grown, alone = 0.0, 0
+    for _ in range(20 * ALONE_EVERY):
+        grown += 0.00004
+        taken = 0 if pace.is_due_alone else pace.allowed(8)
+        alone += not taken
+        pace.observe(taken, 8, 0.040 + grown + taken * 0.001)
+    assert alone == pytest.approx(20, abs=1)
+    assert pace.allowed(8) >= 40, "as they take 66 ms by now; told by what they began with it is 6"
+    for _ in range(2 * ALONE_EVERY):
+        pace.observe(20, 0, 0.020)
+    assert not pace.is_due_alone, "nobody generated meanwhile"
 
 
 def test_a_width_that_never_generates_alone_is_known_from_what_prompts_leave() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.fake_context import Bench, FakeContext, answer, written_alone
 from ullage_runtime.core.errors import Overloaded
-from ullage_runtime.core.scheduling.pace import QUICK_SECONDS, READERS
+from ullage_runtime.core.scheduling.pace import ALONE_EVERY, QUICK_SECONDS, READERS
 from ullage_runtime.core.scheduling.portions import SCORED_TOKENS
 from ullage_runtime.core.scheduling.sequence import AGE_SECONDS, Phase
 
@@ -52,6 +52,22 @@ def test_beside_many_who_generate_a_long_prompt_takes_no_longer_than_their_step(
     bench.submit(prompt(900, 100), 5)
     step = bench.scheduler.step(bench.now)
     assert (step.decoded, step.prefilled) == (READERS, 32)
+
+
+def test_beside_a_long_prompt_those_who_generate_have_a_step_to_themselves_now_and_then() -> None:
+    bench = Bench(FakeContext(4096, batch=512), parallel=16)
+    writers = [bench.submit(prompt(5, n), 400) for n in range(READERS)]
+    bench.run(until=lambda: all(w.is_decoding for w in writers))
+    giant = bench.submit(prompt(2000, 100), 5)
+    taken = []
+    while not giant.is_decoding:
+        bench.scheduler.pace.decode_seconds = {READERS: 0.02}
+        bench.scheduler.pace.token_seconds = 0.0005
+        step = bench.step()
+        assert step.decoded == READERS
+        taken.append(step.prefilled)
+    assert taken.count(0) == len(taken) // (ALONE_EVERY + 1)
+    assert taken.count(0) > 0
 
 
 def test_quick_prompts_are_taken_at_once_beside_those_who_generate() -> None:

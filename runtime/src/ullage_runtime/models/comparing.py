@@ -44,6 +44,8 @@ class Comparing:
         while step := self._step(place):
             await self.mark(SwapStep.CANARY, f"{step.weight} %")
             self.generations.compare(step.weight)
+            # Shown with the words that tell of it: a report that has one has the other.
+            self._show(old.tally.arm(), new.tally.arm(), step.weight, old)
             lasts = "until the spec changes" if step.seconds is None else f"for {step.seconds} s"
             self.say(
                 Reason.ROLLING_OUT,
@@ -63,6 +65,7 @@ class Comparing:
         """
         before = old.tally.arm() if old is not None else Arm()
         new.tally.begin()
+        self._show(before, new.tally.arm(), 100, old)
         began = self.clock.monotonic()
         while (seconds := self._watch_seconds) > self._since(began):
             await self._look(began, seconds)

@@ -29,8 +29,15 @@ It costs them the same time in all, taken at once or in pieces; but in pieces it
 and so does whoever comes after it.
 """
 
+ALONE_EVERY = 32
+"""Steps with a long prompt after which those who generate have one to themselves.
+
+What they take alone grows with what they have written, and a long prompt takes hundreds of steps.
+"""
+
 _WEIGHT = 0.2
-"""Weight of the newest step in the running means."""
+_RARE_WEIGHT = 0.6
+"""Weights of the newest step in the running means."""
 
 
 @dataclass(slots=True)
@@ -49,6 +56,8 @@ class PrefillPace:
     """Mean time of a step that only generates, by how many do."""
     token_seconds: float = 0.0
     """Mean time that one more prompt token adds to a step."""
+    steps_beside: int = 0
+    """Steps with prompts since those who generate had one to themselves."""
     beside_seconds: float = 0.0
     """Mean time that few prompt tokens add, however few they are: all that they see is read."""
 
@@ -67,6 +76,11 @@ class PrefillPace:
         fitting = int((share * alone - self.beside_seconds) / self.token_seconds)
         return max(1, min(max(fitting, quick), self.chunk))
 
+    @property
+    def is_due_alone(self) -> bool:
+        """Whether those who generate are to have a step to themselves."""
+        return self.steps_beside >= ALONE_EVERY
+
     def is_quick(self, tokens: int) -> bool:
         """Tell whether a prompt of so many tokens may make others wait."""
         return tokens <= QUICK_TOKENS and tokens * self.token_seconds <= QUICK_SECONDS
@@ -74,8 +88,12 @@ class PrefillPace:
     def observe(self, prefilled: int, decoded: int, seconds: float) -> None:
         """Take note of how long a step took."""
         if not prefilled:
-            self._note_alone(decoded, seconds)
+            # One look for many steps counts for more than each of many.
+            weight = _RARE_WEIGHT if self.is_due_alone else _WEIGHT
+            self.steps_beside = 0
+            self._note_alone(decoded, seconds, weight)
             return
+        self.steps_beside += bool(decoded)
         if decoded and decoded not in self.decode_seconds and self.token_seconds:
             # Prompts may come without a break; what they do not explain is the others' step.
             rest = seconds - prefilled * self.token_seconds
@@ -100,9 +118,10 @@ class PrefillPace:
         nearest = min(self.decode_seconds, key=lambda width: abs(width - decoding))
         return self.decode_seconds[nearest]
 
-    def _note_alone(self, decoding: int, seconds: float) -> None:
-        self.decode_seconds[decoding] = _mean(self.decode_seconds.get(decoding, 0.0), seconds)
+    def _note_alone(self, decoding: int, seconds: float, weight: float = _WEIGHT) -> None:
+        before = self.decode_seconds.get(decoding, 0.0)
+        self.decode_seconds[decoding] = _mean(before, seconds, weight)
 
 
-def _mean(before: float, newest: float) -> float:
-    return newest if not before else before + _WEIGHT * (newest - before)
+def _mean(before: float, newest: float, weight: float = _WEIGHT) -> float:
+    return newest if not before else before + weight * (newest - before)

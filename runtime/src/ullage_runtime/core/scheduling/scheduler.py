@@ -246,6 +246,8 @@ class Scheduler:
         # Whoever generates waits for this step, whether it is among those who compute in it or not.
         generating = sum(s.is_decoding for s in running)
         quick = sum(s.pending for s in prompts if self._is_quick(s))
+        if decoding and not quick and self.pace.is_due_alone:
+            return decoding
         allowed = self.pace.allowed(generating, len(prompts), quick) if chunk is None else chunk
         room = self._context.batch - len(decoding)
         return decoding + self._portions(prompts, min(allowed, room))
