@@ -1,6 +1,7 @@
 """A new revision beside the one that answers: shares, verdicts, and the way back."""
 
 import asyncio
+import re
 from collections import Counter
 from typing import Any
 
@@ -9,6 +10,7 @@ from tests.support.rollouts import serves, step, swapped
 from tests.support.virtual_time import in_virtual_time
 from ullage_api.conditions import Reason
 from ullage_api.kinds.rollout import SwapStep, Transition
+from ullage_api.wire.pod_report import ReportedModel
 from ullage_runtime.core.domain import GenerateRequest, Sampling
 from ullage_runtime.core.errors import EngineFailed, ServingError
 from ullage_runtime.models.journal import MemoryJournal
@@ -95,6 +97,28 @@ def test_a_good_canary_gets_its_shares_and_is_promoted() -> None:
             assert not traffic.failed
         details = [detail for _, mark, detail in journal.steps if mark is SwapStep.CANARY]
         assert details == ["10 %", "50 %"]
+
+    in_virtual_time(scenario())
+
+
+def test_a_report_that_has_the_words_of_a_share_has_the_share() -> None:
+    async def scenario() -> None:
+        world = World()
+        weights: dict[str, int] = {}
+
+        def is_over(model: ReportedModel) -> bool:
+            told = re.search(r"gets \d+ % of|is watched", model.message)
+            if told is not None and told[0] not in weights:
+                assert model.swap is not None
+                weights[told[0]] = model.swap.arms[-1].weight if model.swap.arms else -1
+            return model.transition is Transition.UP_TO_DATE and "gets 50 % of" in weights
+
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            await pool.apply(world.document(swapped(canary=CANARY, watchSeconds=60)))
+            await until(pool, is_over)
+        assert weights == {"gets 10 % of": 10, "gets 50 % of": 50, "is watched": 100}
 
     in_virtual_time(scenario())
 
