@@ -1,0 +1,1 @@
+"""A live collection brought to another model, layout or chunking, while it is read and written."""
