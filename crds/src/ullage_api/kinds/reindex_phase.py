@@ -16,12 +16,12 @@ class ReindexPlan(StrEnum):
     REEMBED = "Reembed"
     """Points are copied, with vectors that a model makes of their texts."""
     RECHUNK = "Rechunk"
-    """Documents are cut and embedded again from their originals."""
+    """Documents are cut and embedded again from their originals, one after the other."""
 
     @property
     def copies(self) -> bool:
         """Whether it fills another collection, to which searches then switch."""
-        return self not in {ReindexPlan.ALREADY_CURRENT, ReindexPlan.IN_PLACE}
+        return self in {ReindexPlan.COPY, ReindexPlan.REEMBED}
 
     @property
     def embeds(self) -> bool:
@@ -51,7 +51,7 @@ class ReindexPhase(StrEnum):
     READY_TO_SWITCH = "ReadyToSwitch"
     """The target may be searched; a manual cutover waits for its approval here."""
     SWITCHING = "Switching"
-    """Searches are being sent to the target: the one point of no unnoticed return."""
+    """Searches are being sent to the target, in one step."""
     SOAKING = "Soaking"
     """The target is searched, and the old collection is kept up to date for a rollback."""
     CLEANING = "Cleaning"
