@@ -22,6 +22,12 @@ class ConditionType(StrEnum):
     """True is bad: a pod that holds the model is short of memory."""
     IN_SYNC = "InSync"
     INDEXED = "Indexed"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    """True is bad: a reindex job is over, and its collection is as it was before."""
+    SUSPENDED = "Suspended"
+    VERIFIED = "Verified"
+    SWITCHED = "Switched"
 
 
 class Reason(StrEnum):
@@ -115,7 +121,7 @@ class Reason(StrEnum):
     DELETING = "Deleting"
     """The data is being deleted, as `deletionPolicy` asks."""
     UNKNOWN_COLLECTION = "UnknownCollection"
-    """The pool has no collection of that name; the message lists those it has."""
+    """There is no VectorCollection of that name; the message lists those there are."""
     ALREADY_CURRENT = "AlreadyCurrent"
     """The collection is as its spec wants it: there was nothing to do."""
     TARGET_BUSY = "TargetBusy"
@@ -140,6 +146,12 @@ class Reason(StrEnum):
     """The job was given up as somebody wished; the collection is as it was before."""
     SUCCEEDED = "Succeeded"
     """The collection is as its spec wanted it."""
+    VERIFIED = "Verified"
+    """The new collection passed every gate."""
+    SWITCHED = "Switched"
+    """Searches use the new collection."""
+    WORKER_MISSING = "WorkerMissing"
+    """The job's worker cannot run; the message says why, and nothing that is done is lost."""
 
 
 class Condition(KubeModel):

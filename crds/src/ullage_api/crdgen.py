@@ -17,10 +17,11 @@ import yaml
 
 from ullage_api.kinds.base import Resource
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.names import CATEGORY, GROUP, VERSION
 
-KINDS: tuple[type[Resource], ...] = (ModelDeployment, VectorCollection)
+KINDS: tuple[type[Resource], ...] = (ModelDeployment, VectorCollection, ReindexJob)
 
 KEPT_DEFAULTS = frozenset({("spec", "replicas")})
 """The only defaults the schema carries: `/scale` answers 500 without a number of replicas."""

@@ -12,6 +12,7 @@ from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.memory import ResidencySettings
 from ullage_api.kinds.model_deployment import ModelDeployment, Task
 from ullage_api.kinds.model_source import AdapterSource
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.rollout import RolloutSettings
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_api.kinds.vector_collection import VectorCollection
@@ -22,6 +23,7 @@ from ullage_api.wire.pool_desired import (
     DesiredCollection,
     DesiredFailure,
     DesiredModel,
+    DesiredReindex,
     DesiredRevision,
     Peer,
     PoolDesired,
@@ -57,13 +59,14 @@ def desired_document(
     placement: Mapping[str, Sequence[int]],
     histories: Mapping[str, History] | None = None,
     collections: Sequence[VectorCollection] = (),
+    reindexes: Sequence[ReindexJob] = (),
 ) -> PoolDesired:
     """Return what a pool's pods should serve, not yet sealed with a sequence.
 
     `resources` are the pool's accepted members in any order. `placement` maps each model's name
     to the ordinals of the pods that hold it; a model that is absent from it is held by none.
     `histories` has what is remembered of a model's revisions, where anything is. The pool's
-    `collections` are all on its one pod.
+    `collections` are all on its one pod, and `reindexes` are the jobs of those collections.
     """
     known, mounts = histories or {}, claim_mounts(profile)
     models = tuple(
@@ -83,6 +86,9 @@ def desired_document(
         models=models,
         collections=tuple(
             _desired_collection(each) for each in sorted(collections, key=lambda c: c.metadata.name)
+        ),
+        reindexes=tuple(
+            _desired_reindex(each) for each in sorted(reindexes, key=lambda r: r.metadata.name)
         ),
         peers=tuple(Peer(ordinal=o, url=peer_url(namespace, pool, o)) for o in ordinals),
     )
@@ -168,6 +174,17 @@ def _desired_collection(resource: VectorCollection) -> DesiredCollection:
         generation=resource.metadata.generation,
         spec=resource.spec,
         dropped=resource.is_dropped,
+    )
+
+
+def _desired_reindex(resource: ReindexJob) -> DesiredReindex:
+    return DesiredReindex(
+        name=resource.metadata.name,
+        uid=resource.metadata.uid,
+        generation=resource.metadata.generation,
+        created=resource.metadata.creation_timestamp,
+        spec=resource.spec,
+        deleted=resource.is_deleted,
     )
 
 

@@ -29,6 +29,9 @@ ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback-to"
 COLLECTION_FINALIZER: Final = f"{GROUP}/collection"
 """Finalizer of a VectorCollection whose data is deleted with it; removed once the data is gone."""
 
+REINDEX_FINALIZER: Final = f"{GROUP}/reindex"
+"""Finalizer of a ReindexJob that is not over: its deletion cancels it before it goes."""
+
 HTTP_PORT: Final = 8080
 """Default port of a runtime pod's public HTTP surface."""
 
@@ -120,6 +123,11 @@ def model_url(namespace: str, model: str) -> str:
 def collection_url(namespace: str, pool: str, collection: str) -> str:
     """Return the address, within the cluster, of a collection's API."""
     return f"http://{pool_object_name(pool)}.{namespace}.svc/v1/collections/{collection}"
+
+
+def reindex_worker_name(uid: str) -> str:
+    """Return the name of the batch/v1 Job that runs the worker of a ReindexJob."""
+    return f"ullage-reindex-{uid}"
 
 
 def volume_name(pool: str) -> str:

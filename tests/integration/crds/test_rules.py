@@ -11,6 +11,7 @@ from tests.support.operators import MDEP, ROOT
 from ullage_api.crdgen import KINDS, custom_resource_definition
 from ullage_api.kinds.base import NAME_RULE
 from ullage_api.kinds.model_source import SCHEME_NAMES, URI_FORMS
+from ullage_api.kinds.reindex_job import COLLECTION_MESSAGE, FROZEN, frozen_message
 from ullage_api.kinds.vector_collection import (
     RERANK_MESSAGE,
     URL_MESSAGE,
@@ -190,6 +191,8 @@ BAD += [
 TRANSITIONS = {
     "pool cannot be changed; create another ModelDeployment in the other pool",
     "pool cannot be changed; create another collection there",
+    COLLECTION_MESSAGE,
+    *(frozen_message(field) for field in FROZEN),
 }
 
 
@@ -199,6 +202,15 @@ def notes(name: str = "notes", **spec: Any) -> dict[str, Any]:
         "kind": "VectorCollection",
         "metadata": {"name": name},
         "spec": {"pool": "default", "embedding": {"modelDeployment": "embed"}, **spec},
+    }
+
+
+def reindex(name: str = "to-minilm", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "ullage.dev/v1alpha1",
+        "kind": "ReindexJob",
+        "metadata": {"name": name},
+        "spec": {"collection": "notes", **spec},
     }
 
 
@@ -214,6 +226,7 @@ BAD_COLLECTIONS = [
     (RERANK_MESSAGE, notes(rerank={"modelDeployment": "rank", "min": 50, "max": 20})),
 ]
 BAD += BAD_COLLECTIONS
+BAD.append((NAME_RULE["message"], reindex("1st")))
 
 
 @pytest.mark.parametrize(("message", "given"), BAD, ids=[message[:40] for message, _ in BAD])
@@ -232,6 +245,47 @@ def test_the_pool_cannot_be_changed(crds: Cluster) -> None:
     assert "pool cannot be changed; create another collection there" in refusal(
         crds, notes("moves", pool="other")
     )
+
+
+FROZEN_VALUES: list[tuple[str, Any, Any]] = [
+    ("mode", "Auto", "Copy"),
+    ("verify", {"sampleSize": 10}, {"sampleSize": 20}),
+    ("cutover", "Auto", "Manual"),
+    ("rollbackSeconds", 60, 0),
+    ("oldCollection", "Retain", "Delete"),
+    ("deadlineSeconds", 60, 61),
+    ("ttlSecondsAfterFinished", 60, 0),
+]
+
+
+def test_how_a_reindex_job_goes_about_it_cannot_be_changed(crds: Cluster) -> None:
+    assert [field for field, _, _ in FROZEN_VALUES] == list(FROZEN)
+    crds.apply(reindex("bare"), namespace=NAMESPACE)
+    given = {field: value for field, value, _ in FROZEN_VALUES}
+    crds.apply(reindex("full", **given), namespace=NAMESPACE)
+    assert COLLECTION_MESSAGE in refusal(crds, reindex("bare", collection="other"))
+    for field, value, other in FROZEN_VALUES:
+        words = frozen_message(field)
+        assert words in refusal(crds, reindex("bare", **{field: value})), "added"
+        assert words in refusal(crds, reindex("full", **{**given, field: other})), "changed"
+        assert words in refusal(
+            crds, reindex("full", **{f: v for f, v in given.items() if f != field})
+        ), "removed"
+
+
+def test_what_steers_a_reindex_job_can_be_changed(crds: Cluster) -> None:
+    steering = {
+        "suspend": True,
+        "cancel": True,
+        "approve": True,
+        "rollback": True,
+        "priority": "High",
+        "rate": {"pointsPerSecond": 100, "maxInFlight": 2},
+    }
+    crds.apply(reindex("steered"), namespace=NAMESPACE)
+    for field, value in steering.items():
+        crds.apply(reindex("steered", **{field: value}), namespace=NAMESPACE)
+    crds.apply(reindex("steered"), namespace=NAMESPACE)
 
 
 @pytest.mark.parametrize(("field", "value"), [("temperature", "word"), ("topP", "1.5")])
@@ -351,7 +405,8 @@ def test_an_unknown_field_is_refused_by_name(crds: Cluster) -> None:
 
 
 def test_every_field_is_explained(crds: Cluster) -> None:
-    for path in ("mdep", "mdep.spec", "mdep.spec.model", "mdep.status", "vcol.spec", "vcol.status"):
+    paths = ("mdep", "mdep.spec", "mdep.spec.model", "mdep.status", "vcol.spec", "vcol.status")
+    for path in (*paths, "rxj.spec", "rxj.status"):
         text = crds.kubectl("explain", path, "--api-version=ullage.dev/v1alpha1").stdout
         assert "<empty>" not in text.replace("DESCRIPTION:\n    <empty>", "<empty>"), text
     text = crds.kubectl("explain", "mdep.spec").stdout
@@ -375,3 +430,6 @@ def test_short_name_and_category_list_the_resource(crds: Cluster) -> None:
     crds.apply(notes("shelf"), namespace=NAMESPACE)
     for name in ("vcol", "ullage"):
         assert "shelf" in crds.kubectl("get", name, "-n", NAMESPACE).stdout
+    crds.apply(reindex("move"), namespace=NAMESPACE)
+    for name in ("rxj", "ullage"):
+        assert "move" in crds.kubectl("get", name, "-n", NAMESPACE).stdout

@@ -7,6 +7,12 @@ from ullage_api.conditions import Reason
 from ullage_api.kinds.base import KubeModel
 from ullage_api.kinds.memory import Eviction, MemoryLevel
 from ullage_api.kinds.model_status import Residency
+from ullage_api.kinds.reindex_phase import ReindexPhase, ReindexPlan
+from ullage_api.kinds.reindex_status import (
+    ReindexPoints,
+    ReindexTarget,
+    ReindexVerification,
+)
 from ullage_api.kinds.rollout import Strategy, SwapStep, Transition
 from ullage_api.names import API_VERSION
 
@@ -186,6 +192,35 @@ class ReportedCollection(KubeModel):
     """Share of the nearest points that searches found of late; absent before the first search."""
 
 
+class ReportedReindex(KubeModel):
+    """One reindex job on this pod."""
+
+    name: str
+    uid: str = ""
+    generation: int = 0
+    """Generation of the ReindexJob that this entry speaks of."""
+    collection: str
+    phase: ReindexPhase = ReindexPhase.PENDING
+    reason: Reason = Reason.PENDING
+    """Why it is there, in a word; once it failed or was cancelled, why that was."""
+    message: str = ""
+    plan: ReindexPlan | None = None
+    plan_reason: str = ""
+    target: ReindexTarget | None = None
+    points: ReindexPoints = ReindexPoints()
+    rate: int | None = None
+    """Points per second of late."""
+    eta_seconds: int | None = None
+    verification: ReindexVerification | None = None
+    checkpoint_time: str | None = None
+    switched: bool = False
+    """Whether the target is what is searched."""
+    started_at: str | None = None
+    """When it was first worked on, in UTC."""
+    finished_at: str | None = None
+    """When it was over, in UTC."""
+
+
 class PodReport(KubeModel):
     """What a pod has and does.
 
@@ -208,10 +243,15 @@ class PodReport(KubeModel):
     devices: tuple[ReportedDevice, ...] = ()
     models: tuple[ReportedModel, ...] = ()
     collections: tuple[ReportedCollection, ...] = ()
+    reindexes: tuple[ReportedReindex, ...] = ()
 
     def collection(self, name: str) -> ReportedCollection | None:
         """Return the entry of a collection, or None."""
         return next((c for c in self.collections if c.name == name), None)
+
+    def reindex(self, name: str) -> ReportedReindex | None:
+        """Return the entry of a reindex job, or None."""
+        return next((r for r in self.reindexes if r.name == name), None)
 
     def model(self, name: str) -> ReportedModel | None:
         """Return the entry of a model, or None."""

@@ -7,6 +7,7 @@ from ullage_api.kinds.base import KubeModel
 from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.memory import ResidencySettings
 from ullage_api.kinds.model_deployment import Task
+from ullage_api.kinds.reindex_job import ReindexJobSpec
 from ullage_api.kinds.rollout import RolloutSettings
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_api.kinds.vector_collection import VectorCollectionSpec
@@ -101,6 +102,22 @@ class DesiredCollection(KubeModel):
     """Whether its data is to be removed: it is not served any more, and never again."""
 
 
+class DesiredReindex(KubeModel):
+    """One reindex job of a collection of the pool.
+
+    A job that is not named any more and is not over is cancelled, as if it said `deleted`.
+    """
+
+    name: str
+    uid: str = ""
+    generation: int = 0
+    created: str | None = None
+    """When the resource was created, in UTC: of equal priority, the oldest goes first."""
+    spec: ReindexJobSpec
+    deleted: bool = False
+    """Whether the resource is being deleted: the job is cancelled, and the resource then goes."""
+
+
 class Peer(KubeModel):
     """One pod of the pool, as the others reach it."""
 
@@ -124,6 +141,7 @@ class PoolDesired(KubeModel):
     settings: RuntimeSettings = RuntimeSettings()
     models: tuple[DesiredModel, ...] = ()
     collections: tuple[DesiredCollection, ...] = ()
+    reindexes: tuple[DesiredReindex, ...] = ()
     peers: tuple[Peer, ...] = ()
 
     def content_hash(self) -> str:
