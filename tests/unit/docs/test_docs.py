@@ -16,6 +16,8 @@ from tests.conformance.applicability import EXEMPTIONS, Suite
 from ullage_api.conditions import ConditionType, Reason
 from ullage_api.kinds.base import unknown_fields
 from ullage_api.kinds.model_deployment import ModelDeployment, ModelDeploymentSpec
+from ullage_api.kinds.reindex_job import ReindexJobSpec
+from ullage_api.kinds.reindex_phase import ReindexPlan
 from ullage_api.kinds.vector_collection import VectorCollection, VectorCollectionSpec
 from ullage_api.profile import PoolProfile
 from ullage_runtime.cli.commands import app
@@ -108,6 +110,18 @@ def test_every_field_of_a_collection_is_explained_and_no_other_is() -> None:
     assert told == sorted(leaves(VectorCollectionSpec))
 
 
+def test_every_field_of_a_reindex_job_is_explained_and_no_other_is() -> None:
+    rows = tables((DOCS / "reindexing.md").read_text(), "## Fields of a job")
+    assert sorted(named(row[0])[0] for row in rows) == sorted(leaves(ReindexJobSpec))
+
+
+def test_every_way_of_a_reindex_job_is_explained() -> None:
+    rows = tables((DOCS / "reindexing.md").read_text(), "## What the status says")
+    assert {plan.value for plan in ReindexPlan} <= {
+        named(row[0])[0] for row in rows if named(row[0])
+    }
+
+
 def test_every_member_of_a_search_is_explained_and_no_other_is() -> None:
     rows = tables((DOCS / "collections.md").read_text(), "## Search")
     assert sorted(n for row in rows for n in named(row[0])) == sorted(SearchBody.model_fields)
@@ -135,6 +149,7 @@ def test_every_condition_is_explained() -> None:
         for page, heading in (
             ("models.md", "## What the status says"),
             ("collections.md", "## On a cluster"),
+            ("reindexing.md", "## What the status says"),
         )
         for row in tables((DOCS / page).read_text(), heading)
         for name in named(row[0])
