@@ -13,6 +13,7 @@ from ullage_runtime.cli import (
     doctor,
     inspecting,
     listing,
+    reindex_worker,
     retrieval,
     rollout,
     up,
@@ -61,6 +62,7 @@ app.command("models")(listing.models)
 app.command("collections")(retrieval.collections)
 app.command("search")(retrieval.search)
 app.command("ingest")(retrieval.ingest)
+app.command("reindex-worker")(reindex_worker.reindex_worker)
 app.add_typer(caches.cache, name="cache")
 app.command("config")(listing.config)
 app.command("inspect")(inspecting.inspect)

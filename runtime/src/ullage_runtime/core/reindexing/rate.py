@@ -29,6 +29,8 @@ ENOUGH_SEARCHES: Final = 10
 """With fewer, the slowest of them say nothing."""
 REST_SECONDS: Final = 35.0
 """How long it takes until the times of searches are those at rest: they tell of the last 30 s."""
+_CLOSE: Final = 1e-6
+"""A millionth of a point is no reason to wait: sums of floats are not exact."""
 LONG_QUEUE: Final = 8
 """Requests that wait for the collection's models, above which the rate falls."""
 LONG_LAG: Final = 2000
@@ -102,7 +104,7 @@ class Pace:
         self._fill(now)
         # A page larger than the bucket is paid when the bucket is full, and leaves a debt.
         missing = min(points, self._capacity) - self._tokens
-        return max(0.0, missing / self.rate)
+        return missing / self.rate if missing > _CLOSE else 0.0
 
     def spend(self, points: int, now: float) -> None:
         """Pay for points, whether there were enough or not."""

@@ -91,6 +91,12 @@ class Lease(KubeModel):
     max_in_flight: int | None = None
     sample_size: int | None = None
     min_recall_percent: int | None = None
+    max_failed: int = 0
+    """How many points may be left out."""
+    failed: int = 0
+    """How many are, by copying or by what was written meanwhile."""
+    keeps_vectors: bool = False
+    """Whether the target has the very vectors of the source."""
     configuration: str = ""
     """What distinguishes this way from source to target; a checkpoint of another one is void."""
     checkpoint: tuple[RangeProgress, ...] = ()
