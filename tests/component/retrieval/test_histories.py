@@ -146,6 +146,7 @@ async def test_every_index_that_is_written_gets_every_change(tmp_path: pathlib.P
         changes = ChangeLog(LogFile(path, lambda: 0.0), store)
         await changes.open()
         await changes.start(Routing(2, "a", ("a", "b"), {}))
-        await changes.wait(await changes.upsert([point(2)]), 60)
+        await changes.upsert([point(2)])
+        await changes.settled(("a", "b"), 60)
         assert [await store.count(target) for target in ("a", "b")] == [2, 2]
         await changes.close()

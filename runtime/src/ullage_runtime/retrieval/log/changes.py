@@ -1,7 +1,6 @@
 """A collection's mutations: accepted in one order, and brought to every index that wants them."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +8,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
-import structlog
-
-from ullage_runtime.core.backoff import exponential
-from ullage_runtime.retrieval.log.file import LogFile, Routing
-from ullage_runtime.retrieval.log.records import Record, tombstone, with_payload
+from ullage_runtime.retrieval.log.file import KeptJob, LogFile, Routing
+from ullage_runtime.retrieval.log.records import tombstone, with_payload
+from ullage_runtime.retrieval.log.writer import Shared, Writer
+from ullage_runtime.retrieval.making import Making, NoRemaker, Remaker
 from ullage_runtime.retrieval.stores.port import (
     DELETED,
     Filter,
@@ -21,19 +19,12 @@ from ullage_runtime.retrieval.stores.port import (
     Point,
     PointId,
     Store,
-    StoreRefused,
     StoreTimeout,
     StoreUnavailable,
 )
 
-log = structlog.stdlib.get_logger(__name__)
-
 T = TypeVar("T")
 
-AT_ONCE: Final = 4
-"""Mutations brought to one index at the same time: their order does not matter."""
-FIRST_RETRY_SECONDS: Final = 0.05
-RETRY_LIMIT_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 30.0
 """Longest that a change waits for those before it, when it is to be what it comes to."""
 KEPT_SECONDS: Final = 3600.0
@@ -59,26 +50,26 @@ class ChangeLog:
     """The log of one collection and the writers that apply it.
 
     Whoever makes it starts and closes it. A mutation is accepted once it is on the disk; `wait`
-    returns when every index that is written has it.
+    returns when what is read has it.
     """
 
     def __init__(
-        self, file: LogFile, store: Store, *, now: Callable[[], float] = time.time
+        self,
+        file: LogFile,
+        store: Store,
+        *,
+        now: Callable[[], float] = time.time,
+        remaker: Remaker | None = None,
     ) -> None:
         self._file = file
         self._store = store
         self._now = now
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="change-log")
         self._order = asyncio.Lock()
-        self._moved = asyncio.Condition()
-        self._writers: dict[str, asyncio.Task[None]] = {}
-        self._applied: dict[str, int] = {}
-        self._refused: dict[str, dict[int, str]] = {}
-        self._tip = 0
+        self._shared = Shared(file, store, remaker or NoRemaker(), self.on_file)
+        self._writers: dict[str, Writer] = {}
         self._routing: Routing | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self.last_failure: str | None = None
-        """Why the store does not take what is to be applied; None while it does."""
 
     @property
     def routing(self) -> Routing:
@@ -90,47 +81,98 @@ class ChangeLog:
     @property
     def tip(self) -> int:
         """The last mutation that is known to be accepted."""
-        return self._tip
+        return self._shared.tip
 
     @property
     def applied(self) -> int:
-        """The last mutation that every index has, with all before it."""
-        return min(self._applied.values(), default=0)
+        """The last mutation that searches see, with all before it."""
+        return self._read.applied
 
     @property
     def behind(self) -> int:
-        """How many mutations the slowest index has yet to see."""
-        return self._tip - min(self._applied.values(), default=self._tip)
+        """How many mutations searches have yet to see."""
+        return self.tip - self.applied
+
+    @property
+    def last_failure(self) -> str | None:
+        """Why what is read does not take what is to be applied; None while it does."""
+        return self._read.last_failure
+
+    @property
+    def _read(self) -> Writer:
+        return self._writers[self.routing.read]
+
+    def writer(self, target: str) -> Writer | None:
+        """Return what writes to a physical collection; None where nothing is written."""
+        return self._writers.get(target)
 
     async def open(self) -> Routing | None:
         """Read the file and return where reads and writes went last; None for a new one."""
-        self._tip = await self._run(self._file.tip)
-        return await self._run(self._file.routing)
+        self._shared.tip = await self.on_file(self._file.tip)
+        return await self.on_file(self._file.routing)
 
     async def start(self, routing: Routing) -> None:
         """Read and write as a routing says, from now on."""
-        if await self._run(self._file.routing) != routing:
-            await self._run(partial(self._file.route, routing))
-        self._routing = routing
-        for target in routing.write:
-            self._applied[target] = await self._run(partial(self._file.applied, target))
-            self._refused[target] = await self._run(partial(self._file.refused, target))
-            self._writers[target] = asyncio.create_task(self._write(target))
+        if await self.on_file(self._file.routing) != routing:
+            await self.on_file(partial(self._file.route, routing))
+        await self._follow(routing)
         self._sweeper = asyncio.create_task(self._sweep())
+
+    async def reroute(
+        self,
+        change: Callable[[Routing], Routing],
+        job: Callable[[int], KeptJob] | None = None,
+        *,
+        settled: float | None = None,
+    ) -> int:
+        """Read and write elsewhere, in one transaction with a job's record; return the barrier.
+
+        The barrier is the last mutation before it: what is written anew gets all after it. No
+        mutation is accepted meanwhile. With `settled`, everything is first applied everywhere,
+        for which it waits so many seconds; raises StoreTimeout, and then nothing has changed.
+        """
+        async with self._order:
+            if settled is not None:
+                await self._settle(self.routing.write, settled)
+            before = self.routing
+            barrier = await self.on_file(self._file.tip)
+            routing = change(before)
+            begun = {each: barrier for each in routing.write if each not in before.write}
+            kept = None if job is None else job(barrier)
+            await self.on_file(partial(self._file.route, routing, begun=begun, job=kept))
+            await self._follow(routing)
+            return barrier
+
+    async def _follow(self, routing: Routing) -> None:
+        """Have exactly the writers that a routing asks for."""
+        for target in set(self._writers) - set(routing.write):
+            await self._writers.pop(target).close()
+        for target in routing.write:
+            if target not in self._writers:
+                making = routing.making_of(target)
+                writer = Writer(target, making if making.model else None, self._shared)
+                await writer.start()
+                self._writers[target] = writer
+        self._routing = routing
+        async with self._shared.moved:
+            self._shared.moved.notify_all()
 
     async def close(self) -> None:
         """End the writers; what they have not applied they apply next time."""
-        tasks = [*self._writers.values(), *filter(None, [self._sweeper])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await asyncio.gather(*(writer.close() for writer in self._writers.values()))
         await asyncio.to_thread(self._thread.shutdown)
         self._file.close()
 
-    async def upsert(self, points: Sequence[Point]) -> int:
-        """Accept points as they are to be and return the mutation's version."""
+    async def upsert(self, points: Sequence[Point], made_with: Making | None = None) -> int:
+        """Accept points as they are to be and return the mutation's version.
+
+        `made_with` says what their vectors come from; None: as those of what is read.
+        """
         async with self._order:
-            return await self._append(points)
+            return await self._append(points, made_with)
 
     async def delete(self, ids: Sequence[PointId]) -> int:
         """Accept that points are to be no more."""
@@ -159,7 +201,7 @@ class ChangeLog:
                 found = await self._store.retrieve(self.routing.read, ids, vectors=True)
                 _, count = await self._change(found, changes, replace=replace)
                 total += count
-            return self._tip, total
+            return self.tip, total
 
     async def delete_where(self, where: Filter) -> tuple[int, int]:
         """Accept that all points are to be no more that a filter finds now."""
@@ -169,49 +211,67 @@ class ChangeLog:
             for ids in await self._ids(where):
                 await self._append([tombstone(each) for each in ids])
                 total += len(ids)
-            return self._tip, total
+            return self.tip, total
 
     async def wait(self, version: int, seconds: float | None = None) -> None:
-        """Wait until every index has a mutation; raises StoreTimeout or NotApplied."""
+        """Wait until searches see a mutation; raises StoreTimeout or NotApplied."""
+        moved = self._shared.moved
         try:
-            async with asyncio.timeout(seconds), self._moved:
-                await self._moved.wait_for(lambda: self._is_applied(version))
+            async with asyncio.timeout(seconds), moved:
+                await moved.wait_for(lambda: self._read.applied >= version)
         except TimeoutError:
             raise StoreTimeout(
-                f"the change is accepted, but not applied within {seconds:g} s{self._why()}"
+                f"the change is accepted, but not applied within {seconds:g} s{_why(self._read)}"
             ) from None
-        for refused in self._refused.values():
-            if version in refused:
-                raise NotApplied(refused[version])
+        if version in self._read.refused:
+            raise NotApplied(self._read.refused[version])
 
-    async def _settle(self) -> None:
+    async def settled(self, targets: Sequence[str], seconds: float) -> int:
+        """Wait until physical collections have all that is accepted by now; return how much it is.
+
+        Raises StoreTimeout.
+        """
+        await self._note(await self.on_file(self._file.tip))
+        moved, tip = self._shared.moved, self.tip
+        try:
+            async with asyncio.timeout(seconds), moved:
+                await moved.wait_for(lambda: all(self._has(each, tip) for each in targets))
+        except TimeoutError:
+            slow = [w for w in map(self.writer, targets) if w is not None and w.applied < tip]
+            behind = max((tip - writer.applied for writer in slow), default=0)
+            raise StoreTimeout(
+                f"{behind} earlier changes are not applied within {seconds:g} s{_why(*slow)}"
+            ) from None
+        return tip
+
+    def _has(self, target: str, version: int) -> bool:
+        """Whether a physical collection has a mutation, or is no longer written."""
+        writer = self.writer(target)
+        return writer is None or writer.applied >= version
+
+    async def _settle(
+        self, targets: Sequence[str] | None = None, seconds: float = SETTLE_SECONDS
+    ) -> None:
         """Wait until everything that is accepted is applied.
 
         The file may know more than we do: who wanted a mutation can be gone before it answered.
         """
-        await self._note(await self._run(self._file.tip))
         try:
-            async with asyncio.timeout(SETTLE_SECONDS), self._moved:
-                await self._moved.wait_for(partial(self._is_applied, self._tip))
-        except TimeoutError:
-            raise StoreTimeout(
-                f"nothing is accepted, as {self.behind} earlier changes are not applied within "
-                f"{SETTLE_SECONDS:g} s{self._why()}"
-            ) from None
-
-    def _why(self) -> str:
-        return f"; {self.last_failure}" if self.last_failure else ""
+            await self.settled(targets or (self.routing.read,), seconds)
+        except StoreTimeout as error:
+            raise StoreTimeout(f"nothing is accepted, as {error}") from None
 
     async def _note(self, version: int) -> None:
-        async with self._moved:
-            self._tip = max(self._tip, version)
-            self._moved.notify_all()
+        async with self._shared.moved:
+            self._shared.tip = max(self.tip, version)
+            self._shared.moved.notify_all()
 
-    def _is_applied(self, version: int) -> bool:
-        return all(applied >= version for applied in self._applied.values())
-
-    async def _append(self, points: Sequence[Point]) -> int:
-        version = await self._run(partial(self._file.append, points))
+    async def _append(self, points: Sequence[Point], made_with: Making | None = None) -> int:
+        routing = self.routing
+        if made_with is None and (len(routing.write) > 1 or routing.others):
+            making = routing.making_of(routing.read)
+            made_with = making if making.model else None
+        version = await self.on_file(partial(self._file.append, points, made_with))
         await self._note(version)
         return version
 
@@ -221,7 +281,7 @@ class ChangeLog:
         points = [with_payload(p, changes, replace=replace) for p in found if not p.is_tombstone]
         if points:
             await self._append(points)
-        return self._tip, len(points)
+        return self.tip, len(points)
 
     async def _ids(self, where: Filter) -> list[list[PointId]]:
         """Return the ids that a filter finds, in portions of one mutation."""
@@ -236,61 +296,6 @@ class ChangeLog:
             if after is None:
                 return portions
 
-    async def _write(self, target: str) -> None:
-        """Bring a physical collection what it has not; runs until cancelled."""
-        failures = 0
-        while True:
-            try:
-                await self._write_some(target)
-                failures = 0
-            except (sqlite3.Error, OSError) as error:
-                failures += 1
-                self.last_failure = f"the log cannot be used: {error}"
-                pause = exponential(failures, FIRST_RETRY_SECONDS, RETRY_LIMIT_SECONDS)
-                log.error("the log cannot be used", error=str(error), again_in=pause)  # noqa: TRY400
-                await asyncio.sleep(pause)
-
-    async def _write_some(self, target: str) -> None:
-        """Bring it the next few changes, once there are some."""
-        async with self._moved:
-            await self._moved.wait_for(lambda: self._applied[target] < self._tip)
-        done = self._applied[target]
-        records = await self._run(partial(self._file.after, done, AT_ONCE))
-        if not records:
-            raise RuntimeError(f"mutations after {done} are missing from the log")
-        reasons = await asyncio.gather(*(self._apply(target, each) for each in records))
-        refused = [(r.version, why) for r, why in zip(records, reasons, strict=True) if why]
-        last = records[-1].version
-        await self._run(partial(self._file.note_applied, target, last, refused))
-        async with self._moved:
-            self._applied[target] = last
-            self._refused[target].update(refused)
-            self._moved.notify_all()
-
-    async def _apply(self, target: str, record: Record) -> str | None:
-        """Apply a mutation, however long the store is away; return why it would not take it."""
-        attempt = 0
-        while True:
-            try:
-                await self._store.write(target, record.points, record.version)
-            except StoreUnavailable as error:
-                attempt += 1
-                self.last_failure = str(error)
-                pause = exponential(attempt, FIRST_RETRY_SECONDS, RETRY_LIMIT_SECONDS)
-                log.warning("the store takes no changes", error=str(error), again_in=pause)
-                await asyncio.sleep(pause)
-            except StoreRefused as error:
-                log.error(  # noqa: TRY400 - the store's words say it all
-                    "the store refuses a change that was accepted",
-                    target=target,
-                    version=record.version,
-                    error=str(error),
-                )
-                return str(error)
-            else:
-                self.last_failure = None
-                return None
-
     async def _sweep(self) -> None:
         """Forget what nobody can need any more; runs until cancelled."""
         while True:
@@ -300,12 +305,18 @@ class ChangeLog:
 
     async def forget(self, before: float) -> int:
         """Drop tombstones, then mutations, that are applied everywhere and older than a time."""
-        version = await self._run(partial(self._file.forgettable, before))
+        version = await self.on_file(partial(self._file.forgettable, before))
         if version:
             for target in self.routing.write:
                 await self._store.purge(target, version)
-            await self._run(partial(self._file.forget, version))
+            await self.on_file(partial(self._file.forget, version))
         return version
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def on_file(self, work: Callable[[], T]) -> T:
+        """Do work with the file, in its own thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _why(*writers: Writer) -> str:
+    reasons = [writer.last_failure for writer in writers if writer.last_failure]
+    return f"; {reasons[0]}" if reasons else ""

@@ -12,9 +12,12 @@ from typing import Any, Final
 
 import msgpack
 
+from ullage_runtime.retrieval.making import Making
 from ullage_runtime.retrieval.stores.port import DELETED, Payload, Point, PointId, Sparse
 
 _FORMAT: Final = 1
+_WITH_MAKING: Final = 2
+"""Records that say what their vectors were made with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Record:
 
     version: int
     points: tuple[Point, ...]
+    made_with: Making | None = None
+    """What their vectors were made with; None: the same as all others at that time."""
 
 
 def tombstone(point_id: PointId) -> Point:
@@ -36,17 +41,23 @@ def with_payload(point: Point, changes: Payload, *, replace: bool = False) -> Po
     return Point(point.id, {**kept, **changes}, point.dense, point.sparse)
 
 
-def encoded(points: Sequence[Point]) -> bytes:
+def encoded(points: Sequence[Point], made_with: Making | None = None) -> bytes:
     """Return points as the log keeps them."""
-    return bytes(msgpack.packb([_FORMAT, [_plain(point) for point in points]]))
+    plain = [_plain(point) for point in points]
+    if made_with is None:
+        return bytes(msgpack.packb([_FORMAT, plain]))
+    return bytes(msgpack.packb([_WITH_MAKING, plain, made_with.to_json()]))
 
 
-def decoded(body: bytes) -> tuple[Point, ...]:
-    """Return points of the log."""
-    version, points = msgpack.unpackb(body)
-    if version != _FORMAT:
-        raise ValueError(f"the log has records of format {version}; this release reads {_FORMAT}")
-    return tuple(_point(*each) for each in points)
+def decoded(version: int, body: bytes) -> Record:
+    """Return a record of the log."""
+    number, points, *rest = msgpack.unpackb(body)
+    if number not in {_FORMAT, _WITH_MAKING}:
+        raise ValueError(
+            f"the log has records of format {number}; this release reads up to {_WITH_MAKING}"
+        )
+    made_with = Making.of(rest[0]) if rest else None
+    return Record(version, tuple(_point(*each) for each in points), made_with)
 
 
 def _plain(point: Point) -> list[Any]:
