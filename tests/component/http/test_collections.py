@@ -490,7 +490,7 @@ async def test_a_full_disk_accepts_nothing_and_loses_nothing(
 
         async def pages(limit: int) -> None:
             # SQLite's own bound on a file fails as a disk does that is full.
-            await changes._run(
+            await changes.on_file(
                 lambda: changes._file._db.execute(f"PRAGMA max_page_count = {limit}")
             )
 

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ullage_api.kinds.vector_collection import SparseType
 from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest
-from ullage_runtime.retrieval.log.records import decoded, encoded, tombstone, with_payload
+from ullage_runtime.retrieval.log.records import (
+    Record,
+    decoded,
+    encoded,
+    tombstone,
+    with_payload,
+)
+from ullage_runtime.retrieval.making import Making
 from ullage_runtime.retrieval.points import (
     checked_dense,
     checked_id,
@@ -85,7 +93,9 @@ POINTS = st.builds(
 
 @given(st.lists(POINTS, max_size=3))
 def test_the_log_gives_points_back_as_they_were_accepted(points: list[Point]) -> None:
-    assert decoded(encoded(points)) == tuple(points)
+    assert decoded(7, encoded(points)) == Record(7, tuple(points))
+    making = Making("encoder", "r1", SparseType.MODEL)
+    assert decoded(7, encoded(points, making)) == Record(7, tuple(points), making)
 
 
 def test_a_partial_update_is_written_as_what_it_comes_to() -> None:

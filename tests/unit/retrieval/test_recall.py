@@ -41,8 +41,15 @@ async def test_a_question_is_asked_once_by_the_index_and_once_exactly() -> None:
     await probe.look(cast("Store", store), "things-1", {"hnsw_ef": 64})
     assert (probe.percent, store.asked) == (None, [])
     for number in range(KEPT + 5):
-        probe.note((float(number),))
+        probe.note("things-1", (float(number),))
     await probe.look(cast("Store", store), "things-1", {"hnsw_ef": 64})
     assert probe.percent == 50
     assert [query.params.get("hnsw_ef") for query in store.asked] == [64, None]
     assert {query.branches[0].vector for query in store.asked} == {(5.0,)}, "the oldest kept"
+
+
+async def test_a_question_to_another_index_is_not_asked_of_this_one() -> None:
+    store, probe = HalfBlind(), RecallProbe()
+    probe.note("things-1", (1.0,))
+    await probe.look(cast("Store", store), "things-2", {})
+    assert store.asked == []

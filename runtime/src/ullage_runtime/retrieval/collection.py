@@ -1,8 +1,10 @@
 """One live collection: what is written to it, and read by ids and filters."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ullage_api.kinds.vector_collection import SparseType, VectorCollectionSpec
@@ -11,6 +13,7 @@ from ullage_runtime.core.pooled import Role
 from ullage_runtime.retrieval.embedding import Embedded, Embedder, Space
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.log.changes import ChangeLog, live
+from ullage_runtime.retrieval.making import Making
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.retrieval.points import checked_payload
 from ullage_runtime.retrieval.profiles import profile_of, profile_settings
@@ -48,28 +51,19 @@ class Change:
     """Points that it is about."""
 
 
-class Collection:
-    """A collection that is read and written; see `Collections` for how it comes to be."""
+@dataclass(frozen=True, slots=True)
+class View:
+    """One physical collection, and all that questions and writes need to fit it.
 
-    def __init__(
-        self,
-        name: str,
-        spec: VectorCollectionSpec,
-        store: Store,
-        changes: ChangeLog,
-        embedder: Embedder,
-        layout: Layout,
-        metrics: RetrievalMetrics,
-    ) -> None:
-        self.name = name
-        self.spec = spec
-        self.store = store
-        self.changes = changes
-        self.embedder = embedder
-        self.layout = layout
-        self.recall = RecallProbe()
-        self.metrics = metrics
-        self.params = profile_settings(profile_of(spec), layout.dimensions).search
+    A search takes one view for all of its steps, so that it never asks one model's index with
+    another model's vector.
+    """
+
+    physical: str
+    spec: VectorCollectionSpec
+    """What is wanted, with the model and the sparse vectors that this one is made with."""
+    layout: Layout
+    making: Making
 
     @property
     def model(self) -> str:
@@ -82,6 +76,84 @@ class Collection:
         return self.spec.sparse is SparseType.MODEL
 
     @property
+    def params(self) -> Mapping[str, Any]:
+        """How thoroughly dense vectors are searched."""
+        return profile_settings(profile_of(self.spec), self.layout.dimensions).search
+
+
+class Collection:
+    """A collection that is read and written; see `Collections` for how it comes to be.
+
+    Which of its views is read, the log's routing says.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        view: View,
+        store: Store,
+        changes: ChangeLog,
+        embedder: Embedder,
+        metrics: RetrievalMetrics,
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.changes = changes
+        self.embedder = embedder
+        self.recall = RecallProbe()
+        self.metrics = metrics
+        self._views = {view.physical: view}
+        self._users: Counter[str] = Counter()
+
+    @property
+    def view(self) -> View:
+        """What is read now."""
+        return self._views[self.changes.routing.read]
+
+    def add_view(self, view: View) -> None:
+        """Have another physical collection that may be read some time."""
+        self._views[view.physical] = view
+
+    def remove_view(self, physical: str) -> None:
+        """Forget a physical collection that is not read any more."""
+        if physical != self.changes.routing.read:
+            self._views.pop(physical, None)
+
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """Give what is read now; `readers` tells of it meanwhile."""
+        view = self.view
+        self._users[view.physical] += 1
+        try:
+            yield view
+        finally:
+            self._users[view.physical] -= 1
+
+    def readers(self, physical: str) -> int:
+        """Return how many still read a physical collection."""
+        return self._users[physical]
+
+    @property
+    def spec(self) -> VectorCollectionSpec:
+        """What is wanted, with the model and the sparse vectors that it has."""
+        return self.view.spec
+
+    @property
+    def layout(self) -> Layout:
+        """How it is laid out."""
+        return self.view.layout
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """How thoroughly dense vectors are searched."""
+        return self.view.params
+
+    @property
+    def model(self) -> str:
+        """Name of the model that embeds."""
+        return self.view.model
+
+    @property
     def physical(self) -> str:
         """Name of what is read in the store."""
         return self.changes.routing.read
@@ -90,9 +162,10 @@ class Collection:
         self, points: Sequence[NewPoint], *, wait: bool, tenant: str, urgent: bool = True
     ) -> Change:
         """Write points, embedding the texts of those that bring no vector."""
-        whole = await self._whole(points, tenant=tenant, urgent=urgent)
+        view = self.view
+        whole = await self._whole(view, points, tenant=tenant, urgent=urgent)
         with told(self.name):
-            version = await self.changes.upsert(whole)
+            version = await self.changes.upsert(whole, view.making)
         return await self._change(version, len(whole), wait=wait)
 
     async def delete(self, ids: Sequence[PointId], *, wait: bool) -> Change:
@@ -131,34 +204,38 @@ class Collection:
 
     async def retrieve(self, ids: Sequence[PointId], *, vectors: bool) -> list[Point]:
         """Return those of the points that exist."""
-        with told(self.name):
-            found = await self.store.retrieve(self.physical, ids, vectors=vectors)
+        with told(self.name), self.reading() as view:
+            found = await self.store.retrieve(view.physical, ids, vectors=vectors)
         return [point for point in found if not point.is_tombstone]
 
     async def scroll(
         self, *, after: PointId | None, limit: int, where: Filter | None, vectors: bool
     ) -> tuple[list[Point], PointId | None]:
         """Return a page in the order of ids, and where the next one begins."""
-        with told(self.name):
+        with told(self.name), self.reading() as view:
             return await self.store.scroll(
-                self.physical, after=after, limit=limit, where=live(where), vectors=vectors
+                view.physical, after=after, limit=limit, where=live(where), vectors=vectors
             )
 
     async def count(self, where: Filter | None = None) -> int:
         """Count points exactly."""
-        with told(self.name):
-            return await self.store.count(self.physical, live(where))
+        with told(self.name), self.reading() as view:
+            return await self.store.count(view.physical, live(where))
 
     async def probe_recall(self) -> None:
         """Find out how much of what is nearest a search finds, by what was asked of late."""
-        with told(self.name):
-            await self.recall.look(self.store, self.physical, self.params)
+        with told(self.name), self.reading() as view:
+            await self.recall.look(self.store, view.physical, view.params)
 
-    async def _whole(self, points: Sequence[NewPoint], *, tenant: str, urgent: bool) -> list[Point]:
-        wanting = [p.text for p in points if p.text is not None and self._needs_model(p)]
+    async def _whole(
+        self, view: View, points: Sequence[NewPoint], *, tenant: str, urgent: bool
+    ) -> list[Point]:
+        wanting = [p.text for p in points if p.text is not None and _needs_model(view, p)]
         made: Iterator[tuple[tuple[float, ...], Sparse | None]] = iter(())
         if wanting:
-            embedded = await self.embed(wanting, Role.DOCUMENT, tenant=tenant, urgent=urgent)
+            embedded = await self.embed(
+                wanting, Role.DOCUMENT, tenant=tenant, urgent=urgent, view=view
+            )
             made = embedded.pairs()
         whole = []
         for index, point in enumerate(points):
@@ -167,37 +244,44 @@ class Collection:
             dense, sparse, payload = point.dense, point.sparse, dict(point.payload)
             if point.text is not None:
                 payload[TEXT] = point.text
-                own_dense, own_sparse = next(made) if self._needs_model(point) else (None, None)
+                own_dense, own_sparse = next(made) if _needs_model(view, point) else (None, None)
                 dense = own_dense if dense is None else dense
-                if sparse is None and self.layout.has_sparse:
-                    sparse = own_sparse if self.has_own_sparse else document_words(point.text)
+                if sparse is None and view.layout.has_sparse:
+                    sparse = own_sparse if view.has_own_sparse else document_words(point.text)
             whole.append(Point(point.id, payload, dense, sparse))
         return whole
 
     async def embed(
-        self, texts: Sequence[str], role: Role, *, tenant: str, urgent: bool
+        self,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        tenant: str,
+        urgent: bool,
+        view: View | None = None,
     ) -> Embedded:
-        """Return the texts' vectors; raises ServingError, DimensionMismatch among them."""
+        """Return the texts' vectors, for what is read now or another view.
+
+        Raises ServingError, DimensionMismatch among them.
+        """
+        view = view or self.view
         embedded = await self.embedder.embed(
-            self.model,
+            view.model,
             texts,
             role,
             tenant=tenant,
             urgent=urgent,
-            sparse=self.has_own_sparse,
+            sparse=view.has_own_sparse,
         )
-        self._check_space(embedded.space)
+        self._check_space(view, embedded.space)
         return embedded
 
-    def _needs_model(self, point: NewPoint) -> bool:
-        return point.dense is None or (self.has_own_sparse and point.sparse is None)
-
-    def _check_space(self, space: Space) -> None:
-        if space.dimensions != self.layout.dimensions:
+    def _check_space(self, view: View, space: Space) -> None:
+        if space.dimensions != view.layout.dimensions:
             raise DimensionMismatch(
                 f"model {space.model!r} gives {space.dimensions} dimensions; collection "
-                f"{self.name!r} was made with {self.layout.dimensions} and must be reindexed",
-                details={"expected": self.layout.dimensions, "got": space.dimensions},
+                f"{self.name!r} was made with {view.layout.dimensions} and must be reindexed",
+                details={"expected": view.layout.dimensions, "got": space.dimensions},
             )
 
     async def _check_few(self, where: Filter) -> None:
@@ -217,8 +301,14 @@ class Collection:
 
     def with_spec(self, spec: VectorCollectionSpec) -> None:
         """Take on settings that act at once: those of queries."""
-        self.spec = replace_embedding(spec, self.spec)
-        self.params = profile_settings(profile_of(spec), self.layout.dimensions).search
+        self._views = {
+            physical: replace(view, spec=replace_embedding(spec, view.spec))
+            for physical, view in self._views.items()
+        }
+
+
+def _needs_model(view: View, point: NewPoint) -> bool:
+    return point.dense is None or (view.has_own_sparse and point.sparse is None)
 
 
 def replace_embedding(

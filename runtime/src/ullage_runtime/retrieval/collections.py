@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from ullage_runtime.core.errors import (
     UnsupportedOutput,
 )
 from ullage_runtime.retrieval.breakers import Breakers
-from ullage_runtime.retrieval.collection import Collection
+from ullage_runtime.retrieval.collection import Collection, View
 from ullage_runtime.retrieval.edge.owning import ShardOwner
 from ullage_runtime.retrieval.edge.refusals import VolumeError
 from ullage_runtime.retrieval.embedding import Embedder
@@ -278,17 +279,8 @@ class Collections:
         except BaseException:
             await changes.close()
             raise
-        made_with = routing.model.get("name") or spec.embedding.model_deployment
-        is_own = routing.model.get("sparse") == SparseType.MODEL
-        kept = spec.model_copy(
-            update={
-                "embedding": spec.embedding.model_copy(update={"model_deployment": made_with}),
-                "sparse": SparseType.MODEL if is_own else SparseType.BM25,
-            }
-        )
-        collection = Collection(
-            name, kept, store, changes, self._embedder, found.layout, self._metrics
-        )
+        view = view_of(spec, routing, routing.read, found.layout)
+        collection = Collection(name, view, store, changes, self._embedder, self._metrics)
         path = self._folder / name / DOCUMENTS_FILE
         documents = await asyncio.to_thread(DocumentsFile, path, self._now)
         held.collection = collection
@@ -371,6 +363,20 @@ class Collections:
         if held.collection is not None:
             await held.collection.changes.close()
             self._metrics.forget(held.desired.name)
+
+
+def view_of(spec: VectorCollectionSpec, routing: Routing, physical: str, layout: Layout) -> View:
+    """Return how a physical collection is read that the routing names."""
+    making = routing.making_of(physical)
+    name = making.model or spec.embedding.model_deployment
+    is_own = making.sparse is SparseType.MODEL
+    kept = spec.model_copy(
+        update={
+            "embedding": spec.embedding.model_copy(update={"model_deployment": name}),
+            "sparse": SparseType.MODEL if is_own else SparseType.BM25,
+        }
+    )
+    return View(physical, kept, layout, replace(making, model=name))
 
 
 async def _described(store: Store, name: str, routing: Routing) -> Description:

@@ -13,16 +13,27 @@ class Making:
     """What dense and sparse vectors come from: only those of one making can be compared."""
 
     model: str
+    revision: str = ""
     sparse: SparseType = SparseType.BM25
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
         """Return what a routing or a record says."""
-        return cls(str(data.get("name") or ""), SparseType(data.get("sparse") or SparseType.BM25))
+        return cls(
+            str(data.get("name") or ""),
+            str(data.get("revision") or ""),
+            SparseType(data.get("sparse") or SparseType.BM25),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as `of` reads it."""
-        return {"name": self.model, "sparse": self.sparse.value}
+        return {"name": self.model, "revision": self.revision, "sparse": self.sparse.value}
+
+    def embeds_like(self, other: Self) -> bool:
+        """Whether dense vectors of both can be compared: a revision may have several names."""
+        if self.revision and other.revision:
+            return self.revision == other.revision
+        return self.model == other.model
 
 
 @dataclass(frozen=True, slots=True)

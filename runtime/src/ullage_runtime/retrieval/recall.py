@@ -19,7 +19,7 @@ class RecallProbe:
     """The recall of a collection's index, by the questions that it was asked last."""
 
     def __init__(self) -> None:
-        self._asked: deque[tuple[float, ...]] = deque(maxlen=KEPT)
+        self._asked: deque[tuple[str, tuple[float, ...]]] = deque(maxlen=KEPT)
         self._shares: deque[float] = deque(maxlen=KEPT)
 
     @property
@@ -29,15 +29,18 @@ class RecallProbe:
             return None
         return math.floor(100 * sum(self._shares) / len(self._shares) + 0.5)
 
-    def note(self, vector: tuple[float, ...]) -> None:
-        """Remember a question."""
-        self._asked.append(vector)
+    def note(self, physical: str, vector: tuple[float, ...]) -> None:
+        """Remember a question, and of what it was asked: other vectors do not fit it."""
+        self._asked.append((physical, vector))
 
     async def look(self, store: Store, physical: str, params: Mapping[str, Any]) -> None:
         """Ask the oldest question twice, by the index and exactly, if there is one."""
+        while self._asked and self._asked[0][0] != physical:
+            self._asked.popleft()
+            self._shares.clear()
         if not self._asked:
             return
-        branch = Branch(self._asked.popleft(), DEPTH)
+        branch = Branch(self._asked.popleft()[1], DEPTH)
         queries = [Query((branch,), DEPTH, params=each) for each in (params, _EXACT)]
         found, nearest = await store.query(physical, queries, seconds=PROBE_SECONDS)
         if nearest:

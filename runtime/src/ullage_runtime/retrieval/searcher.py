@@ -11,7 +11,7 @@ import structlog
 from ullage_runtime.core.errors import InvalidRequest, ModelNotFound, ServingError
 from ullage_runtime.core.pooled import Role
 from ullage_runtime.retrieval.breakers import Breaker, Breakers, Dependency
-from ullage_runtime.retrieval.collection import TEXT, Collection
+from ullage_runtime.retrieval.collection import TEXT, Collection, View
 from ullage_runtime.retrieval.embedding import Embedded
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.points import checked_dense
@@ -88,14 +88,15 @@ class Searcher:
     async def search_all(self, searches: Sequence[Search], *, tenant: str) -> list[Findings]:
         """Do several searches, in one request to the model and one to the store."""
         began = time.perf_counter()
-        vectors = await self._vectors(searches, tenant)
-        embedded = time.perf_counter()
-        params = self.collection.params
-        asked = [
-            queries_of(search, each.dense, each.sparse, params)
-            for search, each in zip(searches, vectors, strict=True)
-        ]
-        answers = await self._found(asked)
+        with self.collection.reading() as view:
+            vectors = await self._vectors(view, searches, tenant)
+            embedded = time.perf_counter()
+            params = view.params
+            asked = [
+                queries_of(search, each.dense, each.sparse, params)
+                for search, each in zip(searches, vectors, strict=True)
+            ]
+            answers = await self._found(view, asked)
         found = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + self.rerank_seconds
         findings = []
@@ -108,7 +109,7 @@ class Searcher:
                 seconds["rerank"] = time.perf_counter() - started
             self.collection.metrics.searched(self.collection.name, seconds)
             if each.dense is not None:
-                self.collection.recall.note(each.dense)
+                self.collection.recall.note(view.physical, each.dense)
             findings.append(
                 Findings(
                     hits=tuple(page_of(search, hits)),
@@ -119,16 +120,16 @@ class Searcher:
             )
         return findings
 
-    async def _vectors(self, searches: Sequence[Search], tenant: str) -> list[_Vectors]:
+    async def _vectors(self, view: View, searches: Sequence[Search], tenant: str) -> list[_Vectors]:
         """Return what to search with; texts of several searches are embedded together."""
-        own = self.collection.has_own_sparse
+        own = view.has_own_sparse
         textual = [search for search in searches if _needs_model(search, has_own_sparse=own)]
         wanting = list(dict.fromkeys(text for search in textual for text in search.texts))
         embedded: Made = {}
         failure: ServingError | None = None
         if wanting:
             try:
-                vectors = await self._embed(wanting, tenant)
+                vectors = await self._embed(view, wanting, tenant)
                 embedded = dict(zip(wanting, vectors.pairs(), strict=True))
             except ServingError as error:
                 if error.status not in _PASSING or own:
@@ -136,45 +137,41 @@ class Searcher:
                 if any(search.mode is Mode.DENSE for search in textual):
                     raise
                 failure = error
-        return [self._vectors_of(search, embedded, failure) for search in searches]
+        return [self._vectors_of(view, search, embedded, failure) for search in searches]
 
     def _vectors_of(
         self,
+        view: View,
         search: Search,
         embedded: Made,
         failure: ServingError | None,
     ) -> _Vectors:
-        collection = self.collection
         sparse = None
         if search.mode is not Mode.DENSE:
-            if not collection.layout.has_sparse:
+            if not view.layout.has_sparse:
                 raise InvalidRequest(
-                    f"collection {collection.name!r} has no sparse vectors; search with mode Dense",
+                    f"collection {self.collection.name!r} has no sparse vectors; search with "
+                    "mode Dense",
                     param="mode",
                 )
             sparse = search.sparse or blended_words(
-                [self._words(t, embedded) for t in search.texts]
+                [_words(view, t, embedded) for t in search.texts]
             )
         if not search.is_dense:
             return _Vectors(None, sparse)
         if search.dense is not None:
-            return _Vectors(
-                checked_dense(search.dense, collection.layout.dimensions, "vector"), sparse
-            )
+            return _Vectors(checked_dense(search.dense, view.layout.dimensions, "vector"), sparse)
         if failure is not None:
             return _Vectors(None, sparse, (DENSE_AWAY,))
         return _Vectors(blended([embedded[text][0] for text in search.texts]), sparse)
 
-    def _words(self, text: str, embedded: Made) -> Sparse:
-        if not self.collection.has_own_sparse:
-            return query_words(text)
-        return embedded[text][1] or Sparse((), ())
-
-    async def _embed(self, texts: Sequence[str], tenant: str) -> Embedded:
-        breaker = self._breakers.of(Dependency.EMBEDDER, self.collection.model)
+    async def _embed(self, view: View, texts: Sequence[str], tenant: str) -> Embedded:
+        breaker = self._breakers.of(Dependency.EMBEDDER, view.model)
         _check(breaker)
         try:
-            vectors = await self.collection.embed(texts, Role.QUERY, tenant=tenant, urgent=True)
+            vectors = await self.collection.embed(
+                texts, Role.QUERY, tenant=tenant, urgent=True, view=view
+            )
         except ServingError as error:
             if error.status in _PASSING:
                 breaker.failed(error)
@@ -182,7 +179,7 @@ class Searcher:
         breaker.succeeded()
         return vectors
 
-    async def _found(self, asked: Sequence[Sequence[Query]]) -> list[list[list[Found]]]:
+    async def _found(self, view: View, asked: Sequence[Sequence[Query]]) -> list[list[list[Found]]]:
         """Return each search's answers."""
         collection = self.collection
         breaker = self._breakers.of(Dependency.STORE, collection.name)
@@ -191,7 +188,7 @@ class Searcher:
             if breaker.left():
                 raise StoreUnavailable(f"its store is left alone for a while: {breaker.last}")
             try:
-                answers = await self._asked(queries)
+                answers = await self._asked(view, queries)
             except StoreUnavailable as error:
                 breaker.failed(error)
                 raise
@@ -199,12 +196,12 @@ class Searcher:
         following = iter(answers)
         return [[next(following) for _ in each] for each in asked]
 
-    async def _asked(self, queries: Sequence[Query]) -> list[list[Found]]:
-        collection, seconds = self.collection, self.search_seconds
+    async def _asked(self, view: View, queries: Sequence[Query]) -> list[list[Found]]:
+        store, seconds = self.collection.store, self.search_seconds
         try:
             # A store that has come to a halt does not keep to the time it is given.
             async with asyncio.timeout(seconds):
-                return await collection.store.query(collection.physical, queries, seconds=seconds)
+                return await store.query(view.physical, queries, seconds=seconds)
         except TimeoutError:
             raise StoreTimeout(f"the store did not answer within {seconds:g} s") from None
 
@@ -254,6 +251,12 @@ class Searcher:
             raise
         breaker.succeeded()
         return scores
+
+
+def _words(view: View, text: str, embedded: Made) -> Sparse:
+    if not view.has_own_sparse:
+        return query_words(text)
+    return embedded[text][1] or Sparse((), ())
 
 
 def _needs_model(search: Search, *, has_own_sparse: bool) -> bool:

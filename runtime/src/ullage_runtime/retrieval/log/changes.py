@@ -267,11 +267,13 @@ class ChangeLog:
             self._shared.moved.notify_all()
 
     async def _append(self, points: Sequence[Point], made_with: Making | None = None) -> int:
+        # Decided here, where the routing stays as it is: vectors may have been made before it.
         routing = self.routing
-        if made_with is None and (len(routing.write) > 1 or routing.others):
-            making = routing.making_of(routing.read)
-            made_with = making if making.model else None
-        version = await self.on_file(partial(self._file.append, points, made_with))
+        usual = routing.making_of(routing.read)
+        made_with = made_with or usual
+        is_plain = made_with == usual and not routing.others
+        said = None if is_plain or not made_with.model else made_with
+        version = await self.on_file(partial(self._file.append, points, said))
         await self._note(version)
         return version
 

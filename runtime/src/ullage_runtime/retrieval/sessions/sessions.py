@@ -131,7 +131,7 @@ class Sessions:
         turns = await self.turns(session, REMEMBERED)
         if not turns:
             return []
-        embed = partial(collection.embed, tenant=tenant, urgent=True)
+        embed = partial(collection.embed, tenant=tenant, urgent=True, view=collection.view)
         (wanted,) = (await embed([query], Role.QUERY)).vectors
         vectors = (await embed([turn.text for turn in turns], Role.DOCUMENT)).vectors
         scored = [
