@@ -16,6 +16,7 @@ from ullage_runtime.retrieval.edge.optimising import Optimiser
 from ullage_runtime.retrieval.edge.shards import Shards
 from ullage_runtime.retrieval.log.changes import ChangeLog, live
 from ullage_runtime.retrieval.log.file import LogFile, Routing
+from ullage_runtime.retrieval.stores.embedded import EmbeddedStore
 from ullage_runtime.retrieval.stores.port import VERSION, Filter, Layout, Point, PointId, Sparse
 from ullage_runtime.retrieval.stores.qdrant import QdrantStore
 
@@ -30,7 +31,7 @@ async def engine(folder: pathlib.Path) -> AsyncIterator[QdrantStore]:
     """The embedded store in this process, through the client and the REST façade."""
     shards = Shards(folder)
     transport = httpx.ASGITransport(Facade(shards, Optimiser(shards), KEY).app())
-    store = QdrantStore("http://engine", KEY, transport=transport)
+    store = EmbeddedStore("http://engine", KEY, transport=transport)
     try:
         yield store
     finally:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ullage_runtime.retrieval.edge.owning import ShardOwner
+from ullage_runtime.retrieval.stores.embedded import EmbeddedStore
 from ullage_runtime.retrieval.stores.port import Layout, Point, Sparse
 from ullage_runtime.retrieval.stores.qdrant import QdrantStore
 
@@ -24,7 +25,7 @@ async def owned(folder: pathlib.Path) -> AsyncIterator[tuple[ShardOwner, QdrantS
     """The embedded store on a folder: its owner process and a client of it."""
     owner = ShardOwner(folder)
     await owner.start()
-    store = QdrantStore(owner.url, owner.key)
+    store = EmbeddedStore(owner.url, owner.key)
     try:
         yield owner, store
     finally:

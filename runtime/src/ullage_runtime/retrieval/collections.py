@@ -38,6 +38,7 @@ from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.retrieval.profiles import differences, layout_of
 from ullage_runtime.retrieval.ranking import Ranker
 from ullage_runtime.retrieval.searcher import Searcher
+from ullage_runtime.retrieval.stores.embedded import EmbeddedStore
 from ullage_runtime.retrieval.stores.port import (
     Description,
     Layout,
@@ -351,7 +352,7 @@ class Collections:
             owner = ShardOwner(self._folder / ".shards")
             await owner.start()
             self._owner = owner
-            self._stores[""] = await asyncio.to_thread(QdrantStore, owner.url, owner.key)
+            self._stores[""] = await asyncio.to_thread(EmbeddedStore, owner.url, owner.key)
         return self._stores[""]
 
     async def _close(self, held: Held) -> None:

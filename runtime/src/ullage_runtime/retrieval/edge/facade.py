@@ -176,6 +176,12 @@ async def _optimise(facade: Facade, request: Request) -> Any:
     return True
 
 
+async def _optimise_soon(facade: Facade, request: Request) -> Any:
+    """Not Qdrant's either: the same, without waiting for it."""
+    facade.shards.shard(_name(request)).is_wanted = True
+    return True
+
+
 ROUTES: tuple[tuple[str, str, Answer], ...] = (
     ("GET", "/collections", _collections),
     ("GET", "/collections/{name}", _describe),
@@ -195,4 +201,5 @@ ROUTES: tuple[tuple[str, str, Answer], ...] = (
     ("POST", "/collections/{name}/points/query", _query),
     ("POST", "/collections/{name}/points/query/batch", _query_batch),
     ("POST", "/collections/{name}/optimise", _optimise),
+    ("POST", "/collections/{name}/optimise/soon", _optimise_soon),
 )

@@ -84,7 +84,7 @@ class Optimiser:
 
     def _is_due(self, shard: Shard) -> bool:
         points = shard.engine.info().points_count
-        return shard.changes >= max(self.least_changes, SHARE * points)
+        return shard.is_wanted or shard.changes >= max(self.least_changes, SHARE * points)
 
     async def optimise(self, shard: Shard) -> None:
         """Optimise a shard; raises OptimisationFailed or OSError, and then nothing has changed.
@@ -96,13 +96,16 @@ class Optimiser:
 
     async def _optimise(self, shard: Shard) -> None:
         folder = self.shards.volume.new_folder()
-        changes = shard.changes
+        changes, was_wanted = shard.changes, shard.is_wanted
+        # Whoever asks from here on asks for the next one.
+        shard.is_wanted = False
         try:
             await self._copy(shard, folder)
             await self._child(shard, folder)
             await self._take_over(shard, folder)
             shard.changes -= changes
         except BaseException:
+            shard.is_wanted = shard.is_wanted or was_wanted
             self.shards.volume.remove(folder)
             raise
         finally:

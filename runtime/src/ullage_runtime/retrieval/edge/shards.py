@@ -48,6 +48,8 @@ class Shard:
     engine: edge.EdgeShard
     changes: int = 0
     """Points written since the last optimisation."""
+    is_wanted: bool = False
+    """Whether somebody asked for an optimisation, however little was written."""
     journal: list[Update] | None = field(default=None)
     """Changes made while a copy is being optimised, to be made there too."""
 
@@ -255,7 +257,7 @@ class Shards:
         layout, info = shard.entry.layout, shard.engine.info()
         optimizers = layout.get("optimizers_config") or {}
         return {
-            "status": "yellow" if shard.journal is not None else "green",
+            "status": "yellow" if shard.is_wanted or shard.journal is not None else "green",
             "optimizer_status": "ok",
             "indexed_vectors_count": info.indexed_vectors_count,
             "points_count": info.points_count,

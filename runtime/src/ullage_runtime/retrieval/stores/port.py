@@ -192,6 +192,20 @@ class Store(Protocol):
         """Write points over what is older than the version, or missing; return once it is so."""
         ...
 
+    async def copy(self, collection: str, points: Sequence[Point], before: int) -> None:
+        """Write points with the versions they have, over what is older than one, or missing.
+
+        What was written from that version on is left as it is; returns once it is so.
+        """
+        ...
+
+    async def build(self, collection: str) -> None:
+        """Have its index built now, where the store would wait for more to come first.
+
+        Returns at once; `describe` then says when there is nothing left to build.
+        """
+        ...
+
     async def purge(self, collection: str, version: int) -> None:
         """Remove tombstones up to a version."""
         ...
@@ -210,8 +224,12 @@ class Store(Protocol):
         limit: int,
         where: Filter | None = None,
         vectors: bool = False,
+        fields: Sequence[str] | None = None,
     ) -> tuple[list[Point], PointId | None]:
-        """Return a page in the order of ids, and where the next one begins; tombstones included."""
+        """Return a page in the order of ids, and where the next one begins; tombstones included.
+
+        Of payloads only the given fields, or all.
+        """
         ...
 
     async def count(self, collection: str, where: Filter | None = None) -> int:

@@ -3,18 +3,25 @@
 import json
 import math
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
+from ullage_runtime.retrieval.stores.objects import (
+    description_of,
+    params_of,
+    point_of,
+    quantization_of,
+    vector_of,
+    vectors_of,
+)
 from ullage_runtime.retrieval.stores.port import (
     DELETED,
     DENSE,
     SPARSE,
     VERSION,
-    Branch,
     Description,
-    Distance,
     Filter,
     Found,
     Fusion,
@@ -22,7 +29,6 @@ from ullage_runtime.retrieval.stores.port import (
     Point,
     PointId,
     Query,
-    Sparse,
     StoreError,
     StoreRefused,
     StoreTimeout,
@@ -74,7 +80,7 @@ class QdrantStore:
                 },
                 sparse_vectors_config={SPARSE: sparse} if layout.has_sparse else None,
                 hnsw_config=models.HnswConfigDiff(**layout.hnsw) if layout.hnsw else None,
-                quantization_config=_quantization(layout.quantization),
+                quantization_config=quantization_of(layout.quantization),
                 metadata=dict(layout.metadata) or None,
             )
         )
@@ -87,7 +93,7 @@ class QdrantStore:
             if getattr(error.__cause__, "status_code", None) == httpx.codes.NOT_FOUND:
                 return None
             raise
-        return _description(collection, info)
+        return description_of(collection, info)
 
     async def alter(
         self, collection: str, hnsw: Mapping[str, int], quantization: Mapping[str, Any] | None
@@ -100,7 +106,7 @@ class QdrantStore:
         differs = quantization != found.layout.quantization
         if not changed and not differs:
             return
-        wanted = _quantization(quantization)
+        wanted = quantization_of(quantization)
         if quantization is None:
             wanted = self._models.Disabled.DISABLED
         await _done(
@@ -125,20 +131,26 @@ class QdrantStore:
 
     async def write(self, collection: str, points: Sequence[Point], version: int) -> None:
         """Write points over what is older than the version, or missing; return once it is so."""
-        older = self._filter(_older(version))
+        whole = [replace(point, payload={**point.payload, VERSION: version}) for point in points]
+        await self.copy(collection, whole, version)
+
+    async def copy(self, collection: str, points: Sequence[Point], before: int) -> None:
+        """Write points with the versions they have, over what is older than one, or missing."""
+        older = self._filter(_older(before))
         # In portions: while a request is put into words, nobody else has a turn.
         for first in range(0, len(points), WRITTEN_AT_ONCE):
             structs = [
                 self._models.PointStruct(
-                    id=point.id,
-                    vector=_vectors(point),
-                    payload={**point.payload, VERSION: version},
+                    id=point.id, vector=vectors_of(point), payload=dict(point.payload)
                 )
                 for point in points[first : first + WRITTEN_AT_ONCE]
             ]
             await _completed(
                 self._client.upsert(collection, structs, wait=True, update_filter=older)
             )
+
+    async def build(self, collection: str) -> None:
+        """Have its index built now; servers see to that by themselves."""
 
     async def purge(self, collection: str, version: int) -> None:
         """Remove tombstones up to a version."""
@@ -158,7 +170,7 @@ class QdrantStore:
         records = await _done(
             self._client.retrieve(collection, list(ids), with_payload=True, with_vectors=vectors)
         )
-        return [_point(record) for record in records]
+        return [point_of(record) for record in records]
 
     async def scroll(
         self,
@@ -168,6 +180,7 @@ class QdrantStore:
         limit: int,
         where: Filter | None = None,
         vectors: bool = False,
+        fields: Sequence[str] | None = None,
     ) -> tuple[list[Point], PointId | None]:
         """Return a page in the order of ids, and where the next one begins; tombstones included."""
         records, following = await _done(
@@ -176,11 +189,11 @@ class QdrantStore:
                 scroll_filter=self._filter(where),
                 limit=limit,
                 offset=after,
-                with_payload=True,
+                with_payload=True if fields is None else list(fields),
                 with_vectors=vectors,
             )
         )
-        return [_point(record) for record in records], following  # type: ignore[return-value]
+        return [point_of(record) for record in records], following  # type: ignore[return-value]
 
     async def count(self, collection: str, where: Filter | None = None) -> int:
         """Count points exactly."""
@@ -237,12 +250,12 @@ class QdrantStore:
         if len(query.branches) == 1:
             (branch,) = query.branches
             return models.QueryRequest(
-                query=_vector(branch),
+                query=vector_of(branch),
                 using=branch.using,
                 filter=where,
                 limit=query.limit,
                 score_threshold=branch.threshold,
-                params=_params(branch, query),
+                params=params_of(branch, query),
                 with_payload=True,
             )
         fused: Any = models.FusionQuery(fusion=models.Fusion.DBSF)
@@ -251,12 +264,12 @@ class QdrantStore:
         return models.QueryRequest(
             prefetch=[
                 models.Prefetch(
-                    query=_vector(branch),
+                    query=vector_of(branch),
                     using=branch.using,
                     filter=where,
                     limit=branch.limit,
                     score_threshold=branch.threshold,
-                    params=_params(branch, query),
+                    params=params_of(branch, query),
                 )
                 for branch in query.branches
             ],
@@ -315,82 +328,3 @@ def _words(content: bytes) -> str:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "; ".join(lines[:3])
-
-
-def _vectors(point: Point) -> dict[str, Any]:
-    vectors: dict[str, Any] = {}
-    if point.dense is not None:
-        vectors[DENSE] = list(point.dense)
-    if point.sparse is not None:
-        vectors[SPARSE] = _sparse(point.sparse)
-    return vectors
-
-
-def _sparse(sparse: Sparse) -> "models.SparseVector":
-    from qdrant_client.http import models
-
-    return models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
-
-
-def _vector(branch: Branch) -> Any:
-    return _sparse(branch.vector) if isinstance(branch.vector, Sparse) else list(branch.vector)
-
-
-def _params(branch: Branch, query: Query) -> "models.SearchParams | None":
-    from qdrant_client.http import models
-
-    if branch.using == SPARSE or not query.params:
-        return None
-    return models.SearchParams.model_validate(query.params)
-
-
-def _quantization(given: Mapping[str, Any] | None) -> Any:
-    from qdrant_client.http import models
-
-    if given is None:
-        return None
-    kind = models.ScalarQuantization if "scalar" in given else models.BinaryQuantization
-    return kind.model_validate(given)
-
-
-def _point(record: Any) -> Point:
-    vectors = record.vector if isinstance(record.vector, Mapping) else {}
-    dense, sparse = vectors.get(DENSE), vectors.get(SPARSE)
-    return Point(
-        id=record.id,
-        payload=record.payload or {},
-        dense=None if dense is None else tuple(dense),
-        sparse=None if sparse is None else Sparse(tuple(sparse.indices), tuple(sparse.values)),
-    )
-
-
-def _description(collection: str, info: Any) -> Description:
-    vectors = info.config.params.vectors
-    dense = vectors.get(DENSE) if isinstance(vectors, Mapping) else None
-    if dense is None:
-        raise StoreRefused(
-            f"collection {collection!r} has no vector named {DENSE!r}; it was made by somebody else"
-        )
-    quantization = info.config.quantization_config
-    sparse = info.config.params.sparse_vectors or {}
-    return Description(
-        layout=Layout(
-            dimensions=dense.size,
-            distance=Distance(dense.distance.value),
-            has_sparse=SPARSE in sparse,
-            has_idf=SPARSE not in sparse or sparse[SPARSE].modifier == "idf",
-            hnsw={
-                "m": info.config.hnsw_config.m,
-                "ef_construct": info.config.hnsw_config.ef_construct,
-            },
-            quantization=quantization and quantization.model_dump(mode="json", exclude_none=True),
-            metadata=info.config.metadata or {},
-        ),
-        points=info.points_count or 0,
-        indexed_vectors=info.indexed_vectors_count or 0,
-        is_optimised=info.status == "green",
-        deferred_points=info.update_queue.deferred_points if info.update_queue else None,
-        payload_indexes={
-            name: each.data_type.value for name, each in (info.payload_schema or {}).items()
-        },
-    )
