@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -14,8 +15,10 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 import ullage_runtime
+from ullage_api.wire.pod_report import ReportedRetrieval
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_runtime.addresses import bound_socket
+from ullage_runtime.door import WorkerDoor
 from ullage_runtime.engines.registry import engine_of
 from ullage_runtime.governor.policy import MemoryOverrides
 from ullage_runtime.http.apps import TokenFile, internal_app, public_app
@@ -36,8 +39,14 @@ from ullage_runtime.models.pool import ModelPool
 from ullage_runtime.models.ports import Models
 from ullage_runtime.models.shelf import SHELF_FILE, Shelf
 from ullage_runtime.models.sources import ModelCache
-from ullage_runtime.retrieval.collections import Collections, keys_in
+from ullage_runtime.retrieval.collections import Collections
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
+from ullage_runtime.retrieval.opening import keys_in
+from ullage_runtime.retrieval.reindex.children import Children
+from ullage_runtime.retrieval.reindex.reindexes import Reindexes
+from ullage_runtime.retrieval.reindex.remaking import ModelRemaker
+from ullage_runtime.retrieval.reindex.scene import Scene
+from ullage_runtime.retrieval.reindex.wire import Load
 from ullage_runtime.retrieval.sessions.sessions import Sessions
 from ullage_runtime.server import Server
 from ullage_runtime.settings import Settings
@@ -71,6 +80,8 @@ class Runtime:
     documents: DesiredDocuments
     public: Server
     internal: Server | None
+    door: WorkerDoor
+    workers: Children
 
     @property
     def models(self) -> Models:
@@ -101,7 +112,10 @@ class Runtime:
         if drain.in_flight:
             log.warning("requests cut off", requests=drain.abort_all())
             await drain.wait_idle(ABORT_SECONDS)
-        # Their writers and ingestions work with models and go before them.
+        # Their writers, ingestions and jobs work with models and go before them.
+        await self.workers.close()
+        await self.door.close()
+        await self.services.reindexes.close()
         await self.services.collections.close()
         await self.models.close(UNLOAD_SECONDS)
         drain.over.set()
@@ -148,11 +162,17 @@ async def running(
     caches = _caches(settings, registry)
     models = models or model_pool(settings, registry, caches)
     services = _services(settings, models, caches, registry, go_back)
-    documents = DesiredDocuments(models, services.collections, settings.state_dir)
+    documents = DesiredDocuments(
+        models, services.collections, services.reindexes, settings.state_dir
+    )
     keys = KeyRing(settings.api_keys_dir) if settings.api_keys_dir else None
     public = Server(public_app(services, keys), at)
     internal = _internal_server(settings, services, documents)
-    runtime = Runtime(settings, services, documents, public, internal)
+    door = WorkerDoor(lambda token: internal_app(services, documents, token))
+    workers = Children(door.address)
+    if _starts_workers(settings):
+        services.reindexes.want_worker = workers.want
+    runtime = Runtime(settings, services, documents, public, internal, door, workers)
     try:
         await public.start()
         if internal is not None:
@@ -160,8 +180,11 @@ async def running(
         services.sessions.start()
         if isinstance(models, ModelPool):
             models.in_use = services.collections.embedding_with
-            models.collections = services.collections.reported
+            models.retrieval = lambda: ReportedRetrieval(
+                services.collections.reported(), services.reindexes.reported()
+            )
             services.collections.on_change = models.note_change
+            services.reindexes.on_change = models.note_change
             await models.start()
         yield runtime
     finally:
@@ -225,13 +248,18 @@ def _services(
         max_count=settings.responses_max_count,
         seconds=settings.responses_keep_seconds,
     )
+    embedder, searched = PoolEmbedder(models), RetrievalMetrics(registry)
+    remaker = ModelRemaker(embedder)
+    folder = settings.state_dir / COLLECTIONS_FOLDER
     collections = Collections(
-        settings.state_dir / COLLECTIONS_FOLDER,
-        PoolEmbedder(models),
+        folder,
+        embedder,
         PoolRanker(models),
-        RetrievalMetrics(registry),
+        searched,
         keys_in(settings.credentials_dir),
+        remaker,
     )
+    load_of = partial(_load, models, searched)
     registry.register(collections.breakers)
     sessions = Sessions(settings.state_dir / COLLECTIONS_FOLDER / SESSIONS_FILE, time.time)
     collections.on_drop = sessions.forget
@@ -246,10 +274,33 @@ def _services(
             pod=settings.pod_name, ordinal=settings.ordinal, metrics=metrics, drain=drain
         ),
         collections=collections,
+        reindexes=Reindexes(collections, embedder, remaker, folder, load_of),
         sessions=sessions,
         caches=caches,
         responses=KeptResponses(store, lambda size: metrics.stored(size.count, size.bytes)),
         go_back=go_back,
+    )
+
+
+def _starts_workers(settings: Settings) -> bool:
+    if settings.reindex_workers == "auto":
+        return settings.internal_token_file is None
+    return settings.reindex_workers == "child"
+
+
+def _load(models: Models, searched: RetrievalMetrics, scene: Scene) -> Load:
+    """Return how busy the pod is with what matters more than a reindex."""
+    report = models.report()
+    count, p95 = searched.recent(scene.name)
+    waiting = [m.requests_waiting for m in report.models if m.name in scene.held.models]
+    others = [scene.changes.writer(t) for t in scene.routing.write if t != scene.routing.read]
+    tip = scene.changes.tip
+    return Load(
+        search_p95_seconds=p95,
+        searches=count,
+        queue=sum(waiting),
+        level=report.level and report.level.value,
+        lag=max((tip - writer.applied for writer in others if writer is not None), default=0),
     )
 
 

@@ -22,12 +22,13 @@ from ullage_api.desired import History, desired_document
 from ullage_api.kinds.base import Resource, unknown_fields
 from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.kinds.model_source import ModelSource
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.names import API_VERSION, GROUP, SAMPLE_MODELS_DIR
 from ullage_api.profile import PoolProfile, RuntimeSettings
 from ullage_api.wire.pool_desired import PoolDesired
 
-KINDS: Final = {kind.__name__: kind for kind in (ModelDeployment, VectorCollection)}
+KINDS: Final = {kind.__name__: kind for kind in (ModelDeployment, VectorCollection, ReindexJob)}
 """Kinds that can be run."""
 LOCAL_IMAGE: Final = "local"
 """A profile must name an image; without pods nothing pulls it."""
@@ -48,6 +49,7 @@ class Manifests:
     resources: tuple[ModelDeployment, ...]
     folders: tuple[pathlib.Path, ...]
     collections: tuple[VectorCollection, ...] = ()
+    reindexes: tuple[ReindexJob, ...] = ()
     skipped: tuple[str, ...] = ()
     """What is not served, each with the reason: first of all objects of other kinds."""
 
@@ -104,7 +106,10 @@ def read_manifests(paths: Sequence[pathlib.Path]) -> Manifests:
     if wrong:
         raise ManifestError(wrong)
     folders = tuple(dict.fromkeys(path.absolute().parent for path in paths))
-    return Manifests(tuple(resources), folders, tuple(collections), tuple(skipped))
+    reindexes = [each for each in found if isinstance(each, ReindexJob)]
+    return Manifests(
+        tuple(resources), folders, tuple(collections), tuple(reindexes), tuple(skipped)
+    )
 
 
 def _repeated(resources: Iterable[Resource]) -> Iterator[str]:
@@ -331,4 +336,5 @@ def local_document(
         placement={r.metadata.name: (0,) for r in manifests.resources if r.spec.replicas > 0},
         histories=histories,
         collections=manifests.collections,
+        reindexes=manifests.reindexes,
     )

@@ -203,6 +203,13 @@ class Settings(BaseSettings):
     searches_cache_seconds: Annotated[
         float, Field(gt=0, description="How long a search's answer is kept.")
     ] = 900.0
+    reindex_workers: Annotated[
+        Literal["auto", "child", "outside"],
+        Field(
+            description="Who starts the workers of reindex jobs: this process, or somebody "
+            "outside, as the operator does; auto = outside where there is an internal token."
+        ),
+    ] = "auto"
     default_collection: Annotated[
         str | None,
         Field(description="Collection that /search and the like mean by default; or the pool's."),

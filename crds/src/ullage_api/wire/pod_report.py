@@ -1,5 +1,6 @@
 """PodReport: what one pod has, and why; read by the operator, or by the command line."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -219,6 +220,14 @@ class ReportedReindex(KubeModel):
     """When it was first worked on, in UTC."""
     finished_at: str | None = None
     """When it was over, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedRetrieval:
+    """What a pod reports besides its models."""
+
+    collections: tuple[ReportedCollection, ...] = ()
+    reindexes: tuple[ReportedReindex, ...] = ()
 
 
 class PodReport(KubeModel):

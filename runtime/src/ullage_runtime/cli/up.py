@@ -220,6 +220,7 @@ class _Up:
         sealed = document.sealed(self.sequence)
         if await runtime.models.apply(sealed):
             await runtime.services.collections.apply(sealed.collections)
+            await runtime.services.reindexes.apply(sealed.reindexes)
         self.served = runtime, manifests, profile
 
     async def _go_back(self, model: DesiredModel, revision: str | None) -> None:

@@ -17,6 +17,11 @@ ServingError
 ├── DocumentNotFound          404 document_not_found
 ├── OperationNotFound         404 operation_not_found
 ├── SessionNotFound           404 session_not_found
+├── ReindexNotFound           404 reindex_not_found
+├── ReindexConflict           409 reindex_conflict
+│   ├── ReindexNotRunning     409 reindex_not_running
+│   ├── StaleLease            409 stale_lease
+│   └── LeaseHeld             409 lease_held              + Retry-After
 ├── BodyTooLarge              413 request_too_large
 ├── Overloaded                429 overloaded              + Retry-After
 ├── InvalidOutput             500 invalid_output
@@ -156,6 +161,36 @@ class SessionNotFound(ServingError):  # noqa: N818
     """No session of that id, or none of the caller's; or it has expired."""
 
     status, code, type = 404, "session_not_found", "invalid_request_error"
+
+
+class ReindexNotFound(ServingError):  # noqa: N818
+    """No reindex job of that name."""
+
+    status, code, type = 404, "reindex_not_found", "invalid_request_error"
+
+
+class ReindexConflict(ServingError):  # noqa: N818
+    """The reindex job's state does not allow what is asked; the message says what does."""
+
+    status, code, type = 409, "reindex_conflict", "invalid_request_error"
+
+
+class ReindexNotRunning(ReindexConflict):
+    """The job is in another phase than a worker's request is for."""
+
+    code = "reindex_not_running"
+
+
+class StaleLease(ReindexConflict):
+    """Another worker drives the job: what this one asks counts no more."""
+
+    code = "stale_lease"
+
+
+class LeaseHeld(ReindexConflict):
+    """Another worker drives the job, and may be gone soon."""
+
+    code = "lease_held"
 
 
 class BodyTooLarge(ServingError):  # noqa: N818

@@ -11,6 +11,7 @@ import ullage_runtime
 from ullage_runtime.http.auth import KeyRing
 from ullage_runtime.http.embeddings import router as embeddings
 from ullage_runtime.http.errors import install_error_handlers
+from ullage_runtime.http.internal import reindexes as reindex_workers
 from ullage_runtime.http.internal import router as internal
 from ullage_runtime.http.internal.service import DesiredDocuments
 from ullage_runtime.http.middleware import (
@@ -29,6 +30,7 @@ from ullage_runtime.http.openapi import describe, operation_id
 from ullage_runtime.http.ops import caches, memory, rollouts
 from ullage_runtime.http.ops import router as ops
 from ullage_runtime.http.ranking import router as ranking
+from ullage_runtime.http.reindexes import router as reindexes
 from ullage_runtime.http.responses import router as responses
 from ullage_runtime.http.responses.objects import ResponseEvent
 from ullage_runtime.http.retrieval import flat, uploads
@@ -83,6 +85,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
     app.include_router(uploads.router)
     app.include_router(flat.router)
     app.include_router(sessions.router)
+    app.include_router(reindexes.router)
     app.include_router(ops.router)
     describe(
         app,
@@ -97,6 +100,7 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
             ranking.TAG: "Documents scored for a query, as Cohere, Jina, TEI and vLLM do.",
             retrieval.TAG: "Documents and vectors, and searches in them.",
             sessions.TAG: "Searches that build on what was asked before.",
+            reindexes.TAG: "Collections brought to another model or index, while they are used.",
             tokens.TAG: "What a model's vocabulary makes of a text.",
             ops.TAG: "Probes and metrics.",
         },
@@ -128,6 +132,7 @@ def internal_app(
     )
     app.state.documents = documents
     app.include_router(internal.router)
+    app.include_router(reindex_workers.router)
     app.include_router(memory.router)
     app.include_router(caches.router)
     app.include_router(status.router)
@@ -137,6 +142,7 @@ def internal_app(
         summary="What the operator and a pod of a pool say to each other.",
         tags={
             internal.TAG: "Desired documents in, reports out.",
+            reindex_workers.TAG: "How workers drive reindex jobs, whose data stays in the pod.",
             memory.TAG: MEMORY_TEXT,
             caches.TAG: "What this pod keeps of answers it has given.",
             ops.TAG: "Probes and metrics.",

@@ -19,6 +19,7 @@ from ullage_runtime.http.status.viewers import Viewers
 from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.ports import Models
 from ullage_runtime.retrieval.collections import Collections
+from ullage_runtime.retrieval.reindex.reindexes import Reindexes
 from ullage_runtime.retrieval.sessions.sessions import Sessions
 from ullage_runtime.settings import Settings
 
@@ -46,6 +47,7 @@ class Services:
     forwarder: Forwarder
     responses: KeptResponses
     collections: Collections
+    reindexes: Reindexes
     sessions: Sessions
     caches: Caches = field(default_factory=Caches)
     rate_limits: RateLimits = field(default_factory=RateLimits)

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from ullage_api.profile import RuntimeSettings
-from ullage_api.wire.pod_report import PodReport, ReportedCollection
+from ullage_api.wire.pod_report import PodReport, ReportedRetrieval
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 from ullage_runtime.core.changes import Changes
 from ullage_runtime.core.decisions import Decision, Decisions
@@ -58,7 +58,7 @@ class ModelPool:
     was computed; without them nothing is kept.
 
     Which collections embed with a model, others may say: see `in_use`, which knows of none; and
-    `collections`, which reports none. Whoever sets that one calls `note_change` when it changes.
+    `retrieval`, which reports none. Whoever sets that one calls `note_change` when it changes.
 
     Used as `async with ModelPool(...) as pool`, or with `start()` and `close(seconds)`. It must be
     made within a running event loop. It keeps nothing else on disk: who calls `apply` after a
@@ -100,7 +100,7 @@ class ModelPool:
         self._warm = WarmTier(self._governor, self._clock)
         room = Room(self._governor, self._clock, decisions, metrics, self._spare, self._warm)
         self.in_use: InUse = lambda _: ()
-        self.collections: Callable[[], tuple[ReportedCollection, ...]] = lambda: ()
+        self.retrieval: Callable[[], ReportedRetrieval] = ReportedRetrieval
         self._around = Surroundings(
             source=source,
             loader=Loader(
@@ -274,7 +274,7 @@ class ModelPool:
 
     def report(self) -> PodReport:
         """Return the pod's report as of now."""
-        desired = self._desired
+        desired, kept = self._desired, self.retrieval()
         return PodReport(
             pod=self._pod_name,
             ordinal=self._ordinal,
@@ -286,7 +286,8 @@ class ModelPool:
             level=self._governor.level,
             devices=self._governor.report(),
             models=tuple(served.report() for _, served in sorted(self._served.items())),
-            collections=self.collections(),
+            collections=kept.collections,
+            reindexes=kept.reindexes,
         )
 
     def decisions(self) -> Sequence[Decision]:
@@ -312,7 +313,7 @@ class ModelPool:
         """Raise the report's sequence if what a resource's status shows has changed."""
         desired = self._desired.sequence if self._desired is not None else 0
         # No model's name is empty; that part is the pod itself.
-        parts: dict[str, object] = {"": (desired, self._governor.levels, self.collections())}
+        parts: dict[str, object] = {"": (desired, self._governor.levels, self.retrieval())}
         if self._changes.note(parts | {name: _shown(one) for name, one in self._served.items()}):
             self._wake_readers()
 

@@ -2,12 +2,10 @@
 
 import asyncio
 import pathlib
-import re
 import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,7 +23,7 @@ from ullage_runtime.core.errors import (
     UnsupportedOutput,
 )
 from ullage_runtime.retrieval.breakers import Breakers
-from ullage_runtime.retrieval.collection import Collection, View
+from ullage_runtime.retrieval.collection import Collection
 from ullage_runtime.retrieval.edge.owning import ShardOwner
 from ullage_runtime.retrieval.edge.refusals import VolumeError
 from ullage_runtime.retrieval.embedding import Embedder
@@ -34,7 +32,9 @@ from ullage_runtime.retrieval.ingest.documents import DocumentsFile, Operation
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion
 from ullage_runtime.retrieval.log.changes import ChangeLog
 from ullage_runtime.retrieval.log.file import LogFile, Routing
+from ullage_runtime.retrieval.making import Remaker
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
+from ullage_runtime.retrieval.opening import view_of
 from ullage_runtime.retrieval.profiles import differences, layout_of
 from ullage_runtime.retrieval.ranking import Ranker
 from ullage_runtime.retrieval.searcher import Searcher
@@ -74,6 +74,7 @@ class Collections:
         ranker: Ranker,
         metrics: RetrievalMetrics,
         key_of: Callable[[str], str | None] = lambda _: None,
+        remaker: Remaker | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
@@ -82,6 +83,7 @@ class Collections:
         self.breakers = Breakers()
         self._metrics = metrics
         self._key_of = key_of
+        self._remaker = remaker
         self._now = now
         self._held: dict[str, Held] = {}
         self._stores: dict[str, Store] = {}
@@ -90,6 +92,8 @@ class Collections:
         self._looking: asyncio.Task[None] | None = None
         self.on_drop: Callable[[str], Awaitable[object]] = _nothing
         """Called before a collection's data is removed."""
+        self.on_open: Callable[[str], Awaitable[object]] = _nothing
+        """Called once a collection is open."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when what `reported` returns may have changed."""
 
@@ -99,10 +103,12 @@ class Collections:
 
     def embedding_with(self, models: Sequence[str]) -> list[str]:
         """Return the names of the collections that embed with a model of these names."""
-        return [name for name in self.names() if self._held[name].model in models]
+        return [name for name in self.names() if self._held[name].models & set(models)]
 
     def reported(self) -> tuple[ReportedCollection, ...]:
         """Return the entry of every wanted collection in the pod's report."""
+        for held in self._held.values():
+            self.refresh(held)
         return tuple(self._held[name].reported() for name in self.names())
 
     def held(self, name: str) -> Held:
@@ -203,6 +209,11 @@ class Collections:
             raise StoreRefused(f"the store has no {physical!r} any more")
         await self._index_fields(held.desired.spec, store, physical, found.payload_indexes)
 
+    def refresh(self, held: Held) -> None:
+        """Note what differs from the spec, as of now: a reindex changes it."""
+        if held.collection is not None:
+            held.differences = self._differences(held, held.collection.layout)
+
     def _differences(self, held: Held, found: Layout) -> list[str]:
         spec = held.desired.spec
         result = differences(layout_of(spec, found.dimensions), found)
@@ -256,9 +267,11 @@ class Collections:
             changes = await self._changes(name, store)
             try:
                 routing = await changes.open()
+                made = {each.body.get("target") for each in await changes.jobs()}
             finally:
                 await changes.close()
-            for physical in sorted({routing.read, *routing.write} if routing else ()):
+            named = {*(routing.named if routing else ()), *made} - {None}
+            for physical in sorted(map(str, named)):
                 await store.drop(physical)
             await asyncio.to_thread(shutil.rmtree, folder)
         held.state, held.problem = CollectionState.DROPPED, "its data was deleted"
@@ -290,11 +303,13 @@ class Collections:
         await held.ingestion.start()
         held.differences = self._differences(held, found.layout)
         await held.look()
+        await self.on_open(name)
         log.info("collection opened", collection=name, physical=routing.read)
 
     async def _changes(self, name: str, store: Store) -> ChangeLog:
         path = self._folder / name / LOG_FILE
-        return ChangeLog(await asyncio.to_thread(LogFile, path, self._now), store, now=self._now)
+        file = await asyncio.to_thread(LogFile, path, self._now)
+        return ChangeLog(file, store, now=self._now, remaker=self._remaker)
 
     async def _made(self, name: str, spec: VectorCollectionSpec, store: Store) -> Routing:
         """Return where a new collection lives, which is made, or was there before us."""
@@ -366,20 +381,6 @@ class Collections:
             self._metrics.forget(held.desired.name)
 
 
-def view_of(spec: VectorCollectionSpec, routing: Routing, physical: str, layout: Layout) -> View:
-    """Return how a physical collection is read that the routing names."""
-    making = routing.making_of(physical)
-    name = making.model or spec.embedding.model_deployment
-    is_own = making.sparse is SparseType.MODEL
-    kept = spec.model_copy(
-        update={
-            "embedding": spec.embedding.model_copy(update={"model_deployment": name}),
-            "sparse": SparseType.MODEL if is_own else SparseType.BM25,
-        }
-    )
-    return View(physical, kept, layout, replace(making, model=name))
-
-
 async def _described(store: Store, name: str, routing: Routing) -> Description:
     found = await store.describe(routing.read)
     if found is None:
@@ -398,20 +399,3 @@ def _unavailable(name: str, why: str) -> CollectionUnavailable:
     return CollectionUnavailable(
         f"collection {name!r} is not ready: {why}", retry_after=RETRY_SECONDS
     )
-
-
-_HOST = re.compile(r"[A-Za-z0-9.-]+")
-
-
-def keys_in(folder: pathlib.Path | None) -> Callable[[str], str | None]:
-    """Return how the key of a store's host is looked up in a folder of mounted secrets."""
-
-    def key_of(host: str) -> str | None:
-        if folder is None or not _HOST.fullmatch(host):
-            return None
-        try:
-            return (folder / host).read_text(encoding="utf-8").strip() or None
-        except FileNotFoundError:
-            return None
-
-    return key_of

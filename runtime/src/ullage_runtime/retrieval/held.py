@@ -56,6 +56,16 @@ class Held:
         made = self.collection
         return self.desired.spec.embedding.model_deployment if made is None else made.model
 
+    @property
+    def models(self) -> frozenset[str]:
+        """Names of the models that embed what is read and what is written besides."""
+        made = self.collection
+        if made is None:
+            return frozenset({self.model})
+        routing = made.changes.routing
+        others = {str(each.get("name")) for each in routing.others.values()}
+        return frozenset({made.model, *others})
+
     async def look(self) -> None:
         """Count what there is; a store that does not answer is what the report then says."""
         collection, ingestion = self.collection, self.ingestion

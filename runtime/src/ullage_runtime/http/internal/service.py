@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_runtime.models.ports import Models
 from ullage_runtime.retrieval.collections import Collections
+from ullage_runtime.retrieval.reindex.reindexes import Reindexes
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -21,9 +22,16 @@ class DesiredDocuments:
     what the operator has pushed since.
     """
 
-    def __init__(self, models: Models, collections: Collections, state_dir: pathlib.Path) -> None:
+    def __init__(
+        self,
+        models: Models,
+        collections: Collections,
+        reindexes: Reindexes,
+        state_dir: pathlib.Path,
+    ) -> None:
         self._models = models
         self._collections = collections
+        self._reindexes = reindexes
         self._path = state_dir / "desired.json"
         self._lock = asyncio.Lock()
 
@@ -49,6 +57,7 @@ class DesiredDocuments:
         accepted = await self._models.apply(document)
         if accepted:
             await self._collections.apply(document.collections)
+            await self._reindexes.apply(document.reindexes)
         return accepted
 
     async def _keep(self, document: PoolDesired) -> None:

@@ -210,6 +210,7 @@ async def described(collections: Collections, name: str) -> CollectionObject:
     model = held.desired.spec.embedding.model_deployment
     if collection is None or ingestion is None:
         return CollectionObject(name=name, ready=False, message=held.problem, model=model)
+    collections.refresh(held)
     count = await collection.count()
     found = await collection.store.describe(collection.physical)
     return CollectionObject(

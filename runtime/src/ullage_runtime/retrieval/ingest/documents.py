@@ -208,6 +208,25 @@ class DocumentsFile:
             self._supersede(document_id)
             db.execute("DELETE FROM documents WHERE id = ?", (document_id,))
 
+    def cut_otherwise(self, chunker: str) -> int:
+        """Return how many documents are in the index by another chunker, or wait to be."""
+        row = self._db.execute(
+            "SELECT COUNT(*) FROM documents WHERE chunker != ? AND state != ?",
+            (chunker, State.FAILED),
+        ).fetchone()
+        return int(row[0])
+
+    def cut_again(self, chunker: str) -> int:
+        """Have what is indexed by another chunker be indexed again; return how much that is.
+
+        Until then it is found as it was.
+        """
+        with transaction(self._db) as db:
+            return db.execute(
+                "UPDATE documents SET state = ? WHERE chunker != ? AND state = ?",
+                (State.PENDING, chunker, State.DONE),
+            ).rowcount
+
     def count(self) -> int:
         """Return how many documents there are."""
         return int(self._db.execute("SELECT COUNT(*) FROM documents").fetchone()[0])

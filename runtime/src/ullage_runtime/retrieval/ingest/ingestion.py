@@ -112,6 +112,16 @@ class Ingestion:
         """Return how many documents there are."""
         return await self._on_file(self._file.count)
 
+    async def cut_otherwise(self) -> int:
+        """Return how many documents are not yet cut as is wanted now."""
+        return await self._on_file(partial(self._file.cut_otherwise, self.chunker.key))
+
+    async def cut_again(self) -> int:
+        """Have documents be cut again that were cut otherwise; return how many that is."""
+        count = await self._on_file(partial(self._file.cut_again, self.chunker.key))
+        self._more.set()
+        return count
+
     async def delete(self, document_id: str, *, wait: bool) -> Change:
         """Forget a document and have its chunks be no more."""
         await self.document(document_id)

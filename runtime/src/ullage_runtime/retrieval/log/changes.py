@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from ullage_runtime.retrieval.log.file import KeptJob, LogFile, Routing
+from ullage_runtime.retrieval.log.file import FailedWrite, KeptJob, LogFile, Routing
 from ullage_runtime.retrieval.log.records import tombstone, with_payload
 from ullage_runtime.retrieval.log.writer import Shared, Writer
 from ullage_runtime.retrieval.making import Making, NoRemaker, Remaker
@@ -123,17 +123,18 @@ class ChangeLog:
         change: Callable[[Routing], Routing],
         job: Callable[[int], KeptJob] | None = None,
         *,
-        settled: float | None = None,
+        settled: Sequence[str] = (),
+        seconds: float = SETTLE_SECONDS,
     ) -> int:
         """Read and write elsewhere, in one transaction with a job's record; return the barrier.
 
         The barrier is the last mutation before it: what is written anew gets all after it. No
-        mutation is accepted meanwhile. With `settled`, everything is first applied everywhere,
-        for which it waits so many seconds; raises StoreTimeout, and then nothing has changed.
+        mutation is accepted meanwhile. First the `settled` get all that is accepted, for which it
+        waits so many seconds; raises StoreTimeout, and then nothing has changed.
         """
         async with self._order:
-            if settled is not None:
-                await self._settle(self.routing.write, settled)
+            if settled:
+                await self._settle(settled, seconds)
             before = self.routing
             barrier = await self.on_file(self._file.tip)
             routing = change(before)
@@ -142,6 +143,30 @@ class ChangeLog:
             await self.on_file(partial(self._file.route, routing, begun=begun, job=kept))
             await self._follow(routing)
             return barrier
+
+    async def jobs(self) -> list[KeptJob]:
+        """Return the records of all reindex jobs."""
+        return await self.on_file(self._file.jobs)
+
+    async def keep_job(self, job: KeptJob) -> None:
+        """Keep a reindex job's record; it is on the disk when this returns."""
+        await self.on_file(partial(self._file.keep_job, job))
+
+    async def forget_job(self, uid: str) -> None:
+        """Drop a reindex job's record and its checkpoint."""
+        await self.on_file(partial(self._file.forget_job, uid))
+
+    async def checkpoint(self, uid: str) -> dict[str, Any] | None:
+        """Return how far a job's copy has come."""
+        return await self.on_file(partial(self._file.checkpoint, uid))
+
+    async def keep_checkpoint(self, uid: str, body: Mapping[str, Any]) -> None:
+        """Keep how far a job's copy has come."""
+        await self.on_file(partial(self._file.keep_checkpoint, uid, body))
+
+    async def failed(self, target: str, limit: int) -> tuple[int, list[FailedWrite]]:
+        """Return how many points could not be made for a physical collection, and some of them."""
+        return await self.on_file(partial(self._file.failed, target, limit))
 
     async def _follow(self, routing: Routing) -> None:
         """Have exactly the writers that a routing asks for."""

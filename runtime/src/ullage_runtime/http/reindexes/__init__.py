@@ -1,0 +1,1 @@
+"""Reindex jobs over HTTP: for clients, and for the workers that drive them."""

@@ -1,0 +1,94 @@
+"""A page of points copied from one physical collection to another, while both are written."""
+
+import time
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+from ullage_runtime.core.errors import DiskFull
+from ullage_runtime.retrieval.log.file import FailedWrite
+from ullage_runtime.retrieval.making import Making, Remaker
+from ullage_runtime.retrieval.reindex.record import JobRecord
+from ullage_runtime.retrieval.reindex.scene import Scene
+from ullage_runtime.retrieval.reindex.wire import FailedPoint, PageRequest, PageResult
+from ullage_runtime.retrieval.stores.port import (
+    VERSION,
+    Point,
+    PointId,
+    StoreRefused,
+    StoreUnavailable,
+)
+
+NUMBER_BYTES: Final = 4
+_FULL: Final = ("No space left", "disk is full", "os error 28", "Errno 28", "Disk quota")
+
+
+def order_of(point_id: PointId) -> tuple[int, int]:
+    """Return where an id comes in the store's order: numbers first, then UUIDs."""
+    if isinstance(point_id, int):
+        return 0, point_id
+    return 1, UUID(point_id).int
+
+
+async def copied(
+    scene: Scene, record: JobRecord, remaker: Remaker, asked: PageRequest
+) -> PageResult:
+    """Copy a page and return what became of it.
+
+    What is newer than the barrier reaches the target by being written there, and is left alone.
+    Raises StoreUnavailable or DiskFull, and then the page is to be asked for again.
+    """
+    began = time.perf_counter()
+    source, target = record.source, record.target
+    if source is None or target is None:
+        raise RuntimeError("the job has no collections yet")
+    points, following = await scene.store.scroll(
+        source,
+        after=asked.range.first if asked.next is None else asked.next,
+        limit=asked.limit,
+        vectors=True,
+    )
+    last = asked.range.last
+    if last is not None:
+        inside = [point for point in points if order_of(point.id) <= order_of(last)]
+        if len(inside) < len(points) or (
+            following is not None and order_of(following) > order_of(last)
+        ):
+            following = None
+        points = inside
+    old = [p for p in points if not p.is_tombstone and p.version <= record.barrier]
+    remade = await remaker.remade(old, scene.routing.making_of(source), Making.of(record.made))
+    whole = [_with_version(point) for point in remade.points]
+    failed = [
+        FailedWrite(p.id, p.version, remade.failed[p.id]) for p in old if p.id in remade.failed
+    ]
+    if whole:
+        await _written(scene, target, whole, record.barrier + 1)
+    writer = scene.changes.writer(target)
+    if writer is not None:
+        await writer.note_failed(record.barrier, whole, failed)
+    return PageResult(
+        next=following,
+        copied=len(whole) - len(failed),
+        skipped=len(points) - len(old),
+        failed=tuple(FailedPoint(id=each.id, reason=each.reason) for each in failed),
+        bytes=sum(len(point.dense or ()) * NUMBER_BYTES for point in whole),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _with_version(point: Point) -> Point:
+    """Return a point that says its version, a foreign writer's too."""
+    return replace(point, payload={**point.payload, VERSION: point.version})
+
+
+async def _written(scene: Scene, target: str, points: list[Point], before: int) -> None:
+    try:
+        await scene.store.copy(target, points, before)
+    except (StoreUnavailable, StoreRefused) as error:
+        if any(word in str(error) for word in _FULL):
+            raise DiskFull(
+                f"the store has no room left for {target!r}: {error}; enlarge its volume, or "
+                "cancel the job"
+            ) from error
+        raise
