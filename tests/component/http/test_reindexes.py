@@ -1,0 +1,184 @@
+"""A collection gets another model or index while it is searched and written."""
+
+import asyncio
+import contextlib
+import pathlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.collection_pods import (
+    MODELS,
+    PATIENCE,
+    C,
+    document,
+    model,
+    notes,
+    pod,
+    posted,
+    ready,
+)
+from tests.support.encoder_models import Encoder, write_encoder
+from tests.support.stores import eventually
+from ullage_runtime.app import Runtime
+
+R = "/v1/reindexes"
+WIDE = 32
+BOTH = (*MODELS, model("other", "other"))
+WORDS = ("red", "fox", "water", "tank", "blue", "memory", "fire", "model", "the", "how")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("files")
+    write_encoder(folder / "encoder.gguf", Encoder(width=64))
+    write_encoder(folder / "other.gguf", Encoder(width=WIDE, seed=11))
+    return folder
+
+
+def text(number: int) -> str:
+    """A text of its own for each number."""
+    digits = f"{number:04d}"
+    return " ".join(WORDS[int(digit)] for digit in digits)
+
+
+async def filled(client: httpx.AsyncClient, count: int) -> None:
+    for first in range(0, count, 100):
+        points = [
+            {"id": n, "text": text(n), "payload": {"n": n}}
+            for n in range(first, min(first + 100, count))
+        ]
+        answer = await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
+        assert answer.status_code == 200, answer.text
+
+
+async def wanted(runtime: Runtime, files: pathlib.Path, sequence: int, **spec: Any) -> None:
+    """Have the collection's spec say something else."""
+    changed = document(files, BOTH, notes(**spec)).sealed(sequence)
+    assert await runtime.documents.accept(changed)
+
+
+async def started(client: httpx.AsyncClient, name: str = "job", **spec: Any) -> None:
+    await posted(client, R, {"name": name, "spec": {"collection": "notes", **spec}}, 201)
+
+
+async def reached(
+    client: httpx.AsyncClient, *phases: str, name: str = "job", seconds: float = PATIENCE
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    async def is_there() -> bool:
+        found.clear()
+        found.update((await client.get(f"{R}/{name}")).json())
+        ended = found["phase"] in {"Succeeded", "Cancelled", "Failed"}
+        assert not ended or found["phase"] in phases, found
+        return found["phase"] in phases
+
+    await eventually(is_there, seconds, every=0.1)
+    return found
+
+
+async def search(client: httpx.AsyncClient, number: int) -> dict[str, Any]:
+    body = {"query": text(number), "mode": "Dense", "limit": 1, "exact": True}
+    return dict((await posted(client, f"{C}/search", body))["results"][0])
+
+
+class Traffic:
+    """Somebody who searches and writes all the time, and remembers what was acknowledged."""
+
+    def __init__(self, client: httpx.AsyncClient, base: int) -> None:
+        self.client, self.base = client, base
+        self.searches = self.writes = 0
+        self.deleted: set[int] = set()
+        self.written: dict[int, int] = {}
+        self.failures: list[str] = []
+
+    async def searching(self) -> None:
+        while True:
+            number = self.searches % self.base
+            body = {"query": text(number), "mode": "Dense", "limit": 1, "exact": True}
+            answer = await self.client.post(f"{C}/search", json=body)
+            self.searches += 1
+            if answer.status_code != 200:
+                self.failures.append(answer.text)
+            elif number not in self.written and number not in self.deleted:
+                found = answer.json()["results"][0]
+                if found["payload"]["text"] != text(number):
+                    self.failures.append(f"{text(number)!r} found {found}")
+
+    async def writing(self) -> None:
+        while True:
+            number = self.writes % self.base
+            self.writes += 1
+            if number % 5 == 0:
+                answer = await self.client.post(
+                    f"{C}/points/delete", params={"wait": True}, json={"ids": [number]}
+                )
+                self.deleted.add(number)
+                self.written.pop(number, None)
+            else:
+                point = {"id": number, "text": text(number), "payload": {"again": self.writes}}
+                answer = await self.client.put(
+                    f"{C}/points", params={"wait": True}, json={"points": [point]}
+                )
+                self.deleted.discard(number)
+                self.written[number] = self.writes
+            if answer.status_code != 200:
+                self.failures.append(answer.text)
+
+    async def check(self) -> None:
+        """Hold what is read now against what was acknowledged."""
+        assert self.failures == []
+        for number, when in self.written.items():
+            found = (await self.client.get(f"{C}/points/{number}")).json()
+            assert found["payload"]["again"] == when, number
+        for number in self.deleted:
+            assert (await self.client.get(f"{C}/points/{number}")).status_code == 404, number
+
+
+@contextlib.asynccontextmanager
+async def traffic(client: httpx.AsyncClient, base: int) -> AsyncIterator[Traffic]:
+    made = Traffic(client, base)
+    tasks = [asyncio.create_task(made.searching()), asyncio.create_task(made.writing())]
+    try:
+        yield made
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_another_model_takes_over_under_traffic_and_goes_back_with_the_writes_since(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, BOTH, notes())) as (runtime, client):
+        await ready(client)
+        await filled(client, 300)
+        await wanted(runtime, files, 2, embedding={"modelDeployment": "other"})
+        async with traffic(client, 300) as users:
+            await started(client, rollbackSeconds=600)
+            soaking = await reached(client, "Soaking")
+            assert soaking["plan"] == "Reembed"
+            assert soaking["switched"] is True
+            described = await ready(client)
+            assert (described["model"], described["dimensions"]) == ("other", WIDE)
+            before = users.writes
+            await eventually(lambda: _more(users, before + 20), PATIENCE)
+        await users.check()
+        assert users.searches > 20
+
+        await posted(client, f"{R}/job/rollback", {})
+        back = await reached(client, "Cancelled")
+        assert back["reason"] == "RolledBack"
+        described = await ready(client)
+        assert (described["model"], described["dimensions"]) == ("encoder", 64)
+        await users.check()
+        store = runtime.services.collections.find("notes").store
+        assert await store.describe("notes-2") is None, "the target is removed"
+        assert await store.aliases() == {"notes": "notes-1"}
+
+
+async def _more(users: Traffic, count: int) -> bool:
+    return users.writes > count
