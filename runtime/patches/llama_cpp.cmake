@@ -88,107 +88,249 @@ static int ggml_flash_attn_ext_seen(const char * mask, size_t nb1, int rows, int
 #if defined(__AVX2__) && defined(__F16C__) && defined(__FMA__)
 #define GGML_FA_ROW_F16
 
+static constexpr int GGML_FA_ROWS = 8;
+
 static inline __m256 ggml_flash_attn_ext_load(const char * row, int64_t at) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const ggml_fp16_t *) row + at)));
 }
 
-static inline void ggml_flash_attn_ext_fetch(const char * row, int64_t size) {
-    for (int64_t at = 0; at < size; at += 64) {
-        __builtin_prefetch(row + at);
+// What is to come of the keys or values of some cells, cell by cell: memory gives what lies side by
+// side sooner than the same lines head by head.
+struct ggml_flash_attn_ext_ahead {
+    const char * rows;
+    size_t nb1;
+    int64_t run; // bytes of a cell
+    const int64_t * cells;
+    int n;
+    int cell;
+    int64_t byte;
+
+    int64_t lines() const {
+        return n*((run + 63) / 64);
+    }
+
+    void fetch(int64_t lines) {
+        for (; lines > 0 && cell < n; --lines) {
+            __builtin_prefetch(rows + cells[cell]*nb1 + byte, 0, 2);
+            byte += 64;
+            if (byte >= run) {
+                byte = 0;
+                ++cell;
+            }
+        }
+    }
+};
+
+// How like the keys of four cells the queries of RN rows are.
+template <int RN>
+static inline void ggml_flash_attn_ext_four(const float * const * q, const char * const * row, int64_t DK, float * KQ) {
+    __m256 sum[RN][4];
+    for (int r = 0; r < RN; ++r) {
+        for (int j = 0; j < 4; ++j) {
+            sum[r][j] = _mm256_setzero_ps();
+        }
+    }
+    for (int64_t d = 0; d < DK; d += 8) {
+        for (int j = 0; j < 4; ++j) {
+            const __m256 key = ggml_flash_attn_ext_load(row[j], d);
+            for (int r = 0; r < RN; ++r) {
+                sum[r][j] = _mm256_fmadd_ps(key, _mm256_loadu_ps(q[r] + d), sum[r][j]);
+            }
+        }
+    }
+    for (int r = 0; r < RN; ++r) {
+        const __m256 four = _mm256_hadd_ps(_mm256_hadd_ps(sum[r][0], sum[r][1]), _mm256_hadd_ps(sum[r][2], sum[r][3]));
+        _mm_storeu_ps(KQ + r*GGML_FA_CELLS, _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1)));
     }
 }
 
-// One row's attention to keys and values in half precision. Sums are in single precision.
-static void ggml_flash_attn_ext_row_f16(
-        const float * q, const char * k, size_t nbk1, const char * v, size_t nbv1, const ggml_fp16_t * mp,
-        int64_t ic_start, int64_t ic_end, int64_t DK, int64_t DV,
-        float scale, float logit_softcap, float slope, float * VKQ, float & M, float & S) {
+// Adds the values of some cells to the sums of RN rows, by their weights, in 8 W dimensions.
+template <int RN, int W>
+static inline void ggml_flash_attn_ext_add(
+        const float * KQ, const char * v, size_t nbv1, const int64_t * cells, int n, int64_t d, int64_t DV, float * VKQ,
+        ggml_flash_attn_ext_ahead & ahead, int64_t lines) {
+    __m256 sum[RN][W];
+    for (int r = 0; r < RN; ++r) {
+        for (int j = 0; j < W; ++j) {
+            sum[r][j] = _mm256_loadu_ps(VKQ + r*DV + d + 8*j);
+        }
+    }
+    for (int i = 0; i < n; ++i) {
+        const char * row = v + cells[i]*nbv1;
+        ahead.fetch(lines);
+        for (int j = 0; j < W; ++j) {
+            const __m256 value = ggml_flash_attn_ext_load(row, d + 8*j);
+            for (int r = 0; r < RN; ++r) {
+                sum[r][j] = _mm256_fmadd_ps(_mm256_set1_ps(KQ[r*GGML_FA_CELLS + i]), value, sum[r][j]);
+            }
+        }
+    }
+    for (int r = 0; r < RN; ++r) {
+        for (int j = 0; j < W; ++j) {
+            _mm256_storeu_ps(VKQ + r*DV + d + 8*j, sum[r][j]);
+        }
+    }
+}
+
+static bool ggml_flash_attn_ext_in_halves(const ggml_tensor * dst) {
+    const ggml_tensor * k = dst->src[1];
+    const ggml_tensor * v = dst->src[2];
+    return dst->src[0]->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 && k->ne[0] % 8 == 0 && v->ne[0] % 8 == 0;
+}
+
+// The attention of some rows of one sequence, in some heads, to keys and values in half precision.
+// Sums are in single precision. VKQ, M and S are of each head's rows.
+static void ggml_flash_attn_ext_rows_f16(
+        const ggml_tensor * dst, int64_t iq1, int rows, int64_t iq3, int64_t h0, int64_t h1, int64_t ic_start, int64_t ic_end,
+        float * VKQ, float * M, float * S) {
+    const ggml_tensor * q    = dst->src[0];
+    const ggml_tensor * k    = dst->src[1];
+    const ggml_tensor * v    = dst->src[2];
+    const ggml_tensor * mask = dst->src[3];
+
+    float scale, max_bias, logit_softcap;
+    memcpy(&scale,         (const float *) dst->op_params + 0, sizeof(float));
+    memcpy(&max_bias,      (const float *) dst->op_params + 1, sizeof(float));
+    memcpy(&logit_softcap, (const float *) dst->op_params + 2, sizeof(float));
+    if (logit_softcap != 0) {
+        scale /= logit_softcap;
+    }
+    const uint32_t n_head_log2 = 1u << (uint32_t) floor(log2(q->ne[2]));
+    const float m0 = powf(2.0f, -(max_bias       ) / n_head_log2);
+    const float m1 = powf(2.0f, -(max_bias / 2.0f) / n_head_log2);
+
+    const int64_t DK = k->ne[0];
+    const int64_t DV = v->ne[0];
+    const int64_t rk2 = q->ne[2] / k->ne[2];
+    const int64_t rv2 = q->ne[2] / v->ne[2];
+    const char * k_data = (const char *) k->data + iq3 / (q->ne[3] / k->ne[3]) * k->nb[3];
+    const char * v_data = (const char *) v->data + iq3 / (q->ne[3] / v->ne[3]) * v->nb[3];
+    const size_t mask_size = mask ? mask->nb[1] : 0;
+    const char * mask_rows = mask ? (const char *) mask->data + iq1*mask_size + h0%mask->ne[2]*mask->nb[2] + iq3%mask->ne[3]*mask->nb[3] : nullptr;
+
+    const auto ahead_of = [&](const ggml_tensor * t, const char * data, int64_t group, int64_t size, const int64_t * cells, int n) {
+        const int64_t run = ((h1 - 1)/group - h0/group)*t->nb[2] + size;
+        return ggml_flash_attn_ext_ahead{ data + h0/group*t->nb[2], t->nb[1], run, cells, run <= (int64_t) t->nb[1] ? n : 0, 0, 0 };
+    };
+
+    for (int64_t i = 0; i < (h1 - h0)*rows; ++i) {
+        M[i] = -INFINITY;
+        S[i] = 0.0f;
+    }
+    memset(VKQ, 0, (h1 - h0)*rows*DV*sizeof(float));
+
     int64_t blocks[2][GGML_FA_CELLS];
-    float KQ[GGML_FA_CELLS];
+    float KQ[GGML_FA_ROWS*GGML_FA_CELLS] = {};
     int64_t at = ic_start;
-    int n = ggml_flash_attn_ext_seen((const char *) mp, 0, 1, at, ic_end, blocks[0]);
+    int n = ggml_flash_attn_ext_seen(mask_rows, mask_size, rows, at, ic_end, blocks[0]);
 
     for (int b = 0; n > 0 || at < ic_end; b ^= 1) {
         const int64_t * cells = blocks[b];
-        const int64_t * next = blocks[b ^ 1];
-        const int n_next = ggml_flash_attn_ext_seen((const char *) mp, 0, 1, at, ic_end, blocks[b ^ 1]);
-
-        for (int i = 0; i < n; i += 4) {
-            const char * row[4];
-            __m256 sum[4];
-            for (int j = 0; j < 4; ++j) {
-                row[j] = k + cells[MIN(i + j, n - 1)]*nbk1;
-                sum[j] = _mm256_setzero_ps();
-                if (i + j < n_next) {
-                    ggml_flash_attn_ext_fetch(k + next[i + j]*nbk1, DK*sizeof(ggml_fp16_t));
-                }
-            }
-            for (int64_t d = 0; d < DK; d += 8) {
-                const __m256 qd = _mm256_loadu_ps(q + d);
-                for (int j = 0; j < 4; ++j) {
-                    sum[j] = _mm256_fmadd_ps(ggml_flash_attn_ext_load(row[j], d), qd, sum[j]);
-                }
-            }
-            const __m256 four = _mm256_hadd_ps(_mm256_hadd_ps(sum[0], sum[1]), _mm256_hadd_ps(sum[2], sum[3]));
-            _mm_storeu_ps(KQ + i, _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1)));
-        }
-
+        const int n_next = ggml_flash_attn_ext_seen(mask_rows, mask_size, rows, at, ic_end, blocks[b ^ 1]);
         const int padded = (n + 7) / 8 * 8;
-        for (int i = 0; i < padded; ++i) {
-            if (i >= n) {
-                KQ[i] = -INFINITY;
-                continue;
+
+        ggml_flash_attn_ext_ahead k_ahead = ahead_of(k, k_data, rk2, DK*sizeof(ggml_fp16_t), blocks[b ^ 1], n_next);
+        ggml_flash_attn_ext_ahead v_ahead = ahead_of(v, v_data, rv2, DV*sizeof(ggml_fp16_t), blocks[b ^ 1], n_next);
+        const int64_t k_lines = n > 0 ? k_ahead.lines() / ((h1 - h0)*((n + 3) / 4)) + 1 : 0;
+        const int64_t v_lines = n > 0 ? v_ahead.lines() / ((h1 - h0)*n) + 1 : 0;
+
+        float bias[GGML_FA_ROWS][GGML_FA_CELLS] = {};
+        bool is_biased[GGML_FA_ROWS] = {};
+        for (int r = 0; mask && r < rows; ++r) {
+            const ggml_fp16_t * mp = (const ggml_fp16_t *)(mask_rows + r*mask_size);
+            for (int i = 0; i < n; ++i) {
+                if (mp[cells[i]]) {
+                    bias[r][i] = GGML_CPU_FP16_TO_FP32(mp[cells[i]]);
+                    is_biased[r] = true;
+                }
             }
-            KQ[i] *= scale;
-            if (logit_softcap != 0.0f) {
-                KQ[i] = logit_softcap*tanhf(KQ[i]);
-            }
-            if (mp && mp[cells[i]]) {
-                KQ[i] += slope*GGML_CPU_FP16_TO_FP32(mp[cells[i]]);
-            }
-        }
-        float most[8] = { -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY };
-        for (int i = 0; i < padded; i += 8) {
-            for (int j = 0; j < 8; ++j) {
-                most[j] = most[j] > KQ[i + j] ? most[j] : KQ[i + j];
-            }
-        }
-        float Mnew;
-        ggml_vec_max_f32(8, &Mnew, most);
-        if (Mnew > M) {
-            const float ms = expf(M - Mnew);
-            ggml_vec_scale_f32(DV, VKQ, ms);
-            S *= ms;
-            M = Mnew;
-        }
-        if (n > 0) {
-            S += ggml_vec_soft_max_f32(padded, KQ, KQ, M);
         }
 
-        for (int64_t d = 0; d < DV; d += 64) {
-            const int wide = MIN(8, (DV - d) / 8);
-            __m256 sum[8];
-            for (int j = 0; j < wide; ++j) {
-                sum[j] = _mm256_loadu_ps(VKQ + d + 8*j);
+        for (int64_t h = h0; h < h1 && n > 0; ++h) {
+            const char * k_head = k_data + h/rk2*k->nb[2];
+            const char * v_head = v_data + h/rv2*v->nb[2];
+            const float slope = (max_bias > 0.0f) ? h < n_head_log2 ? powf(m0, h + 1) : powf(m1, 2*(h - n_head_log2) + 1) : 1.0f;
+            float * VKQ_head = VKQ + (h - h0)*rows*DV;
+            const float * queries[GGML_FA_ROWS];
+            for (int r = 0; r < rows; ++r) {
+                queries[r] = (const float *) ((const char *) q->data + (iq1 + r)*q->nb[1] + h*q->nb[2] + iq3*q->nb[3]);
             }
-            for (int i = 0; i < n; ++i) {
-                const char * row = v + cells[i]*nbv1;
-                const __m256 p = _mm256_set1_ps(KQ[i]);
-                if (d == 0 && i < n_next) {
-                    ggml_flash_attn_ext_fetch(v + next[i]*nbv1, DV*sizeof(ggml_fp16_t));
+
+            for (int i = 0; i < n; i += 4) {
+                const char * row[4];
+                for (int j = 0; j < 4; ++j) {
+                    row[j] = k_head + cells[MIN(i + j, n - 1)]*k->nb[1];
                 }
-                if (wide == 8) {
+                k_ahead.fetch(k_lines);
+                int r = 0;
+                for (; r + 2 <= rows; r += 2) {
+                    ggml_flash_attn_ext_four<2>(queries + r, row, DK, KQ + r*GGML_FA_CELLS + i);
+                }
+                if (r < rows) {
+                    ggml_flash_attn_ext_four<1>(queries + r, row, DK, KQ + r*GGML_FA_CELLS + i);
+                }
+            }
+
+            for (int r = 0; r < rows; ++r) {
+                float * kq = KQ + r*GGML_FA_CELLS;
+                float & Mr = M[(h - h0)*rows + r];
+                float & Sr = S[(h - h0)*rows + r];
+                for (int i = 0; i < padded; ++i) {
+                    kq[i] *= scale;
+                }
+                if (logit_softcap != 0.0f) {
+                    for (int i = 0; i < n; ++i) {
+                        kq[i] = logit_softcap*tanhf(kq[i]);
+                    }
+                }
+                if (is_biased[r]) {
+                    for (int i = 0; i < padded; ++i) {
+                        kq[i] += slope*bias[r][i];
+                    }
+                }
+                for (int i = n; i < padded; ++i) {
+                    kq[i] = -INFINITY;
+                }
+                float most[8];
+                memcpy(most, kq, sizeof(most));
+                for (int i = 8; i < padded; i += 8) {
                     for (int j = 0; j < 8; ++j) {
-                        sum[j] = _mm256_fmadd_ps(p, ggml_flash_attn_ext_load(row, d + 8*j), sum[j]);
-                    }
-                } else {
-                    for (int j = 0; j < wide; ++j) {
-                        sum[j] = _mm256_fmadd_ps(p, ggml_flash_attn_ext_load(row, d + 8*j), sum[j]);
+                        most[j] = most[j] > kq[i + j] ? most[j] : kq[i + j];
                     }
                 }
+                float Mnew;
+                ggml_vec_max_f32(8, &Mnew, most);
+                if (Mnew == -INFINITY) {
+                    memset(kq, 0, n*sizeof(float));
+                    continue;
+                }
+                if (Mnew > Mr) {
+                    const float ms = expf(Mr - Mnew);
+                    ggml_vec_scale_f32(DV, VKQ_head + r*DV, ms);
+                    Sr *= ms;
+                    Mr = Mnew;
+                }
+                Sr += ggml_vec_soft_max_f32(padded, kq, kq, Mr);
             }
-            for (int j = 0; j < wide; ++j) {
-                _mm256_storeu_ps(VKQ + d + 8*j, sum[j]);
+
+            int r = 0;
+            for (; r + 4 <= rows; r += 4) {
+                int64_t d = 0;
+                for (; d + 16 <= DV; d += 16) {
+                    ggml_flash_attn_ext_add<4, 2>(KQ + r*GGML_FA_CELLS, v_head, v->nb[1], cells, n, d, DV, VKQ_head + r*DV, v_ahead, d == 0 && r == 0 ? v_lines : 0);
+                }
+                if (d < DV) {
+                    ggml_flash_attn_ext_add<4, 1>(KQ + r*GGML_FA_CELLS, v_head, v->nb[1], cells, n, d, DV, VKQ_head + r*DV, v_ahead, 0);
+                }
+            }
+            for (; r < rows; ++r) {
+                int64_t d = 0;
+                for (; d + 64 <= DV; d += 64) {
+                    ggml_flash_attn_ext_add<1, 8>(KQ + r*GGML_FA_CELLS, v_head, v->nb[1], cells, n, d, DV, VKQ_head + r*DV, v_ahead, d == 0 && r == 0 ? v_lines : 0);
+                }
+                for (; d < DV; d += 8) {
+                    ggml_flash_attn_ext_add<1, 1>(KQ + r*GGML_FA_CELLS, v_head, v->nb[1], cells, n, d, DV, VKQ_head + r*DV, v_ahead, d == 0 && r == 0 ? v_lines : 0);
+                }
             }
         }
         n = n_next;
@@ -213,11 +355,8 @@ ullage_replace(ops
 
         bool done = false;
 #if defined(GGML_FA_ROW_F16)
-        if (!params->use_ref && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 && DK % 8 == 0 && DV % 8 == 0) {
-            memset(VKQ32, 0, DV*sizeof(float));
-            ggml_flash_attn_ext_row_f16(
-                pq, (const char *) k->data + ik2*nbk2 + ik3*nbk3, nbk1, (const char *) v->data + iv2*nbv2 + iv3*nbv3, nbv1, mp,
-                ic_start, ic_end, DK, DV, scale, logit_softcap, slope, VKQ32, M, S);
+        if (!params->use_ref && ggml_flash_attn_ext_in_halves(dst)) {
+            ggml_flash_attn_ext_rows_f16(dst, iq1, 1, iq3, iq2, iq2 + 1, ic_start, ic_end, VKQ32, &M, &S);
             done = true;
         }
 #endif
@@ -439,6 +578,75 @@ ullage_replace(ops
     return next;
 }
 
+#if defined(GGML_FA_ROW_F16)
+// Threads share parts of the work: rows of one sequence, in some of the heads.
+static void ggml_flash_attn_ext_by_heads(const ggml_compute_params * params, ggml_tensor * dst) {
+    const ggml_tensor * q     = dst->src[0];
+    const ggml_tensor * k     = dst->src[1];
+    const ggml_tensor * mask  = dst->src[3];
+    const ggml_tensor * sinks = dst->src[4];
+    const int64_t neq1 = q->ne[1];
+    const int64_t neq2 = q->ne[2];
+    const int64_t DV   = dst->ne[0];
+
+    struct part { int64_t iq1, iq3; int rows; };
+    thread_local std::vector<part> parts;
+    parts.clear();
+    for (int64_t iq3 = 0; iq3 < q->ne[3]; ++iq3) {
+        for (int64_t iq1 = 0; iq1 < neq1;) {
+            const int64_t end = ggml_flash_attn_ext_rows_together(mask, iq1, iq3, neq1);
+            const int most = end - iq1 <= GGML_FA_ROWS ? GGML_FA_ROWS : GGML_FA_TILE_Q;
+            while (iq1 < end) {
+                const int rows = MIN(most, (int) (end - iq1));
+                parts.push_back({ iq1, iq3, rows });
+                iq1 += rows;
+            }
+        }
+    }
+
+    // Heads that share keys and values stay together, where they see the same and are enough.
+    const bool apart = k->ne[2] < params->nth || (mask && mask->ne[2] > 1);
+    const int64_t group = apart ? 1 : neq2 / k->ne[2];
+    const int64_t shares = mask && mask->ne[2] > 1 ? neq2 : MIN(neq2 / group, (int64_t) params->nth);
+    thread_local std::vector<float> state;
+
+    for (int64_t at = params->ith; at < (int64_t) parts.size()*shares; at = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+        const part & one = parts[at / shares];
+        const int64_t h0 = at % shares       * (neq2 / group) / shares * group;
+        const int64_t h1 = (at % shares + 1) * (neq2 / group) / shares * group;
+        if (one.rows > GGML_FA_ROWS) {
+            for (int64_t h = h0; h < h1; ++h) {
+                const int64_t ir = (one.iq3*neq2 + h)*neq1 + one.iq1;
+                ggml_compute_forward_flash_attn_ext_tiled(params, dst, ir, ir + one.rows);
+            }
+            continue;
+        }
+        const int64_t sums = (h1 - h0)*one.rows;
+        state.resize(sums*(DV + 2));
+        float * VKQ = state.data();
+        float * M = VKQ + sums*DV;
+        float * S = M + sums;
+        ggml_flash_attn_ext_rows_f16(dst, one.iq1, one.rows, one.iq3, h0, h1, 0, k->ne[1], VKQ, M, S);
+        for (int64_t i = 0; i < sums; ++i) {
+            const int64_t h = h0 + i / one.rows;
+            float by = 1.0f;
+            if (sinks) {
+                const float s = ((const float *) sinks->data)[h];
+                if (s > M[i]) {
+                    by = expf(M[i] - s);
+                    S[i] = S[i]*by + 1.0f;
+                } else {
+                    S[i] += expf(s - M[i]);
+                }
+            }
+            ggml_vec_scale_f32(DV, VKQ + i*DV, S[i] == 0.0f ? 0.0f : by / S[i]);
+            // permute(0, 2, 1, 3)
+            memcpy((char *) dst->data + (one.iq3*dst->ne[2]*dst->ne[1] + h + (one.iq1 + i % one.rows)*dst->ne[1])*dst->nb[1], VKQ + i*DV, dst->nb[1]);
+        }
+    }
+}
+#endif
+
 static void ggml_compute_forward_flash_attn_ext_f16(
         const ggml_compute_params * params,
         ggml_tensor * dst) {
@@ -477,6 +685,12 @@ ullage_replace(ops
 ]=]
 [=[        int current_chunk = ith;
 
+#if defined(GGML_FA_ROW_F16)
+        if (!use_ref && ggml_flash_attn_ext_in_halves(dst)) {
+            ggml_flash_attn_ext_by_heads(params, dst);
+            return;
+        }
+#endif
         thread_local std::vector<int64_t> together;
         together.resize(use_tiled ? neq1*neq3 : 0);
         for (int64_t i = 0; i < (int64_t) together.size();) {
