@@ -29,8 +29,8 @@ def problems_of(path: pathlib.Path, text: str) -> list[str]:
         ("spec: [", "1: expected the node content, but found '<stream end>'"),
         ("- a\n- b\n", "1: a manifest must be a mapping with apiVersion, kind and spec"),
         (
-            "apiVersion: ullage.dev/v1alpha1\nkind: ReindexJob\n",
-            "2: ReindexJob of ullage.dev/v1alpha1 cannot be run; expected ModelDeployment or",
+            "apiVersion: ullage.dev/v1alpha1\nkind: ModelRoute\n",
+            "2: ModelRoute of ullage.dev/v1alpha1 cannot be run; expected ModelDeployment or",
         ),
         (
             manifest("chat", "file:x.gguf", taks="Chat"),
