@@ -98,9 +98,10 @@ async def test_a_profile_is_built_in_place_and_a_copy_can_be_asked_for(
         await here.job()
         done = await here.reached("Succeeded")
         assert (done.plan, done.switched) == ("InPlace", False)
-        layout = (await here.notes.store.describe("notes-1")).layout
-        assert layout.hnsw["ef_construct"] == 100
-        assert layout.quantization is not None
+        built = await here.notes.store.describe("notes-1")
+        assert built is not None
+        assert built.layout.hnsw["ef_construct"] == 100
+        assert built.layout.quantization is not None
 
         await here.wants(spec(profile="HighAccuracy"), 3)
         await here.job("copy", mode="Copy", rollbackSeconds=0)
@@ -141,7 +142,7 @@ async def test_a_job_is_cancelled_while_it_copies_and_leaves_nothing(
         assert here.notes.changes.routing.write == ("notes-1", "notes-2")
         await here.job(cancel=True)
         assert (await here.reached("Cancelled")).reason == "Cancelled"
-        assert here.notes.changes.routing.write == ("notes-1",)
+        assert list(here.notes.changes.routing.write) == ["notes-1"]
         assert await here.notes.store.describe("notes-2") is None
         assert await here.found(21) == 21
 
