@@ -27,10 +27,10 @@ def test_beside_others_a_prompt_takes_about_as_long_as_their_own_step() -> None:
     pace.observe(128, 0, 0.128)
     for _ in range(20):
         pace.observe(0, 8, 0.050)
-    assert 40 <= pace.allowed(8) <= 50
+    assert 30 <= pace.allowed(8) <= 40
     for _ in range(30):
         pace.observe(45, 8, 0.050 + 45 * 0.002)
-    assert 20 <= pace.allowed(8) <= 25, "a token costs twice as much beside the others"
+    assert 15 <= pace.allowed(8) <= 20, "a token costs twice as much beside the others"
 
 
 def test_what_is_read_for_few_tokens_and_for_many_alike_is_no_token_s_own() -> None:
@@ -38,12 +38,12 @@ def test_what_is_read_for_few_tokens_and_for_many_alike_is_no_token_s_own() -> N
     pace.observe(128, 0, 0.384)
     for _ in range(20):
         pace.observe(0, 8, 0.040)
-    assert pace.allowed(8) == 10
+    assert pace.allowed(8) == 9
     for read in (0.020, 0.0):
         for _ in range(60):
             taken = pace.allowed(8)
             pace.observe(taken, 8, 0.040 + (read + taken * 0.003 if taken else 0.0))
-        assert 0.8 * 0.032 <= read + pace.allowed(8) * 0.003 <= 0.032, "neither more, nor much less"
+        assert 0.8 * 0.028 <= read + pace.allowed(8) * 0.003 <= 0.028, "neither more, nor much less"
 
 
 def test_what_those_who_generate_take_alone_is_looked_at_again_and_again() -> None:
@@ -67,7 +67,7 @@ def test_a_width_that_never_generates_alone_is_known_from_what_prompts_leave() -
     pace = PrefillPace(maximum=512)
     pace.observe(128, 0, 0.128)
     pace.observe(0, 1, 0.010)
-    assert pace.allowed(8) == 8, "as if one generated, at least"
+    assert pace.allowed(8) == 6, "as if one generated, at least"
     for _ in range(20):
         pace.observe(pace.allowed(8), 8, 0.060 + pace.allowed(8) * 0.001)
     assert 40 <= pace.allowed(8) <= 60

@@ -36,22 +36,22 @@ def test_a_long_prompt_is_taken_in_chunks_that_take_as_long_as_a_step_does() -> 
     bench = Bench(FakeContext(2048, batch=512))
     writer = bench.submit(prompt(5), 400)
     bench.run(until=lambda: writer.is_decoding)
-    bench.scheduler.pace.decode_seconds = {1: 0.0025}
+    bench.scheduler.pace.decode_seconds = {1: 0.00251}
     bench.scheduler.pace.token_seconds = 0.0005
     bench.submit(prompt(900, 2), 5)
     step = bench.scheduler.step(bench.now)
-    assert (step.decoded, step.prefilled) == (1, 32)
+    assert (step.decoded, step.prefilled) == (1, 28)
 
 
 def test_beside_many_who_generate_a_long_prompt_takes_no_longer_than_their_step() -> None:
     bench = Bench(FakeContext(4096, batch=512), parallel=16)
     writers = [bench.submit(prompt(5, n), 400) for n in range(READERS)]
     bench.run(until=lambda: all(w.is_decoding for w in writers))
-    bench.scheduler.pace.decode_seconds = {READERS: 0.02}
+    bench.scheduler.pace.decode_seconds = {READERS: 0.0201}
     bench.scheduler.pace.token_seconds = 0.0005
     bench.submit(prompt(900, 100), 5)
     step = bench.scheduler.step(bench.now)
-    assert (step.decoded, step.prefilled) == (READERS, 32)
+    assert (step.decoded, step.prefilled) == (READERS, 28)
 
 
 def test_beside_a_long_prompt_those_who_generate_have_a_step_to_themselves_now_and_then() -> None:
@@ -61,7 +61,7 @@ def test_beside_a_long_prompt_those_who_generate_have_a_step_to_themselves_now_a
     giant = bench.submit(prompt(2000, 100), 5)
     taken = []
     while not giant.is_decoding:
-        bench.scheduler.pace.decode_seconds = {READERS: 0.02}
+        bench.scheduler.pace.decode_seconds = {READERS: 0.0201}
         bench.scheduler.pace.token_seconds = 0.0005
         step = bench.step()
         assert step.decoded == READERS

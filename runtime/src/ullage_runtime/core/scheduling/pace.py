@@ -6,7 +6,7 @@ FAST_SECONDS = 0.1
 SLOW_SECONDS = 1.5
 """Bounds of a step in which nobody generates; a cancel waits that long."""
 
-DECODE_SHARE = 0.8
+DECODE_SHARE = 0.7
 """Time a step's long prompts may take, as a share of a step that only generates.
 
 Twice an idle step is what a reader may notice; what is left is for the estimate's error and for
