@@ -33,6 +33,13 @@ VOLATILE = {
         "/status/pendingChanges",
         "/status/recallPercent",
     ),
+    "ReindexJob": (
+        "/status/points",
+        "/status/progress",
+        "/status/rate",
+        "/status/etaSeconds",
+        "/status/checkpointTime",
+    ),
 }
 """What changes without anything that a GitOps tool would act on."""
 

@@ -10,14 +10,24 @@ from ullage_api.desired import desired_revision
 from ullage_api.kinds.collection_status import VectorCollectionStatus
 from ullage_api.kinds.model_deployment import ModelDeployment
 from ullage_api.kinds.model_status import ModelDeploymentStatus, Residency
+from ullage_api.kinds.reindex_job import ReindexJob
+from ullage_api.kinds.reindex_phase import ReindexPhase, ReindexPlan
+from ullage_api.kinds.reindex_status import ReindexJobStatus, ReindexPoints
 from ullage_api.kinds.vector_collection import VectorCollection
-from ullage_api.names import HOLDS_LABEL_PREFIX, pod_name, pool_object_name, revision_name
+from ullage_api.names import (
+    HOLDS_LABEL_PREFIX,
+    REINDEX_LABEL,
+    pod_name,
+    pool_object_name,
+    revision_name,
+)
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pod_report import (
     CollectionState,
     PodReport,
     ReportedCollection,
     ReportedModel,
+    ReportedReindex,
     ReportedRevision,
 )
 from ullage_api.wire.pool_desired import PoolDesired
@@ -35,8 +45,10 @@ from ullage_operator.reconcile.observed import (
     PoolObserved,
     PoolRecord,
     ProfileView,
+    ReindexObserved,
     ReportView,
     RevisionRecord,
+    WorkerView,
 )
 from ullage_operator.reconcile.plan import Plan
 from ullage_operator.reconcile.pool import alias_losers
@@ -111,6 +123,41 @@ def opened(given: VectorCollection, **fields: Any) -> ReportedCollection:
             "documents": 3,
             "indexed_vectors": 0,
             "is_indexed": True,
+            **fields,
+        }
+    )
+
+
+def reindex(name: str = "to-new", *, deleting: bool = False, **spec: Any) -> ReindexJob:
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "uid": f"uid-{name}",
+        "generation": 1,
+        "creationTimestamp": "2026-11-20T10:00:00Z",
+    }
+    if deleting:
+        metadata["deletionTimestamp"] = "2026-11-20T11:00:00Z"
+    given = {"collection": "notes", **spec}
+    return ReindexJob.model_validate({"metadata": metadata, "spec": given})
+
+
+def reindexing(given: ReindexJob, phase: ReindexPhase, **fields: Any) -> ReportedReindex:
+    """Return what a pod says of a job that embeds points again."""
+    return ReportedReindex(
+        **{
+            "name": given.metadata.name,
+            "uid": given.metadata.uid,
+            "generation": given.metadata.generation,
+            "collection": given.spec.collection,
+            "phase": phase,
+            "reason": Reason.REINDEXING,
+            "message": "42 of 100 points are copied",
+            "plan": ReindexPlan.REEMBED,
+            "plan_reason": "the spec wants another model",
+            "points": ReindexPoints(total=100, copied=42),
+            "rate": 800,
+            "eta_seconds": 1,
             **fields,
         }
     )
@@ -219,6 +266,8 @@ class World:
 
     members: dict[str, ModelDeployment] = field(default_factory=dict)
     collections: dict[str, VectorCollection] = field(default_factory=dict)
+    reindexes: dict[str, ReindexJob] = field(default_factory=dict)
+    workers: dict[str, WorkerView] = field(default_factory=dict)
     volume: bool = False
     written: dict[str, datetime] = field(default_factory=dict)
     profile: ProfileView = field(default_factory=known)
@@ -244,6 +293,11 @@ class World:
             self.collections[each.metadata.name] = each
         return self
 
+    def add_reindexes(self, *jobs: ReindexJob) -> "World":
+        for each in jobs:
+            self.reindexes[each.metadata.name] = each
+        return self
+
     def pool(self) -> PoolObserved:
         return PoolObserved(
             namespace=NAMESPACE,
@@ -254,6 +308,9 @@ class World:
             profile=self.profile,
             members=tuple(self.members.values()),
             collections=tuple(self.collections.values()),
+            reindexes=tuple(
+                r for r in self.reindexes.values() if r.spec.collection in self.collections
+            ),
             volume=self.volume,
             record=self.record,
             children=tuple(self.children.values()),
@@ -284,6 +341,20 @@ class World:
             written=self.written.get(name),
         )
 
+    def reindex(self, name: str = "to-new") -> ReindexObserved:
+        job = self.reindexes[name]
+        return ReindexObserved(
+            resource=job,
+            now=self.now,
+            collection=self.collections.get(job.spec.collection),
+            known=tuple(sorted(self.collections)),
+            pool=self.facts(),
+            secret_name=pool_token(b"k" * 32, NAMESPACE, POOL).secret_name,
+            reports=tuple(self.reports[o] for o in sorted(self.reports)),
+            worker=self.workers.get(name),
+            written=self.written.get(name),
+        )
+
     def facts(self) -> PoolFacts:
         record = self.record
         return PoolFacts(
@@ -309,6 +380,9 @@ class World:
     def carry_out(self, plan: Plan, name: str = "") -> None:
         """Do what a plan says: for the pool, or for the named model or collection."""
         for delete in plan.deletes:
+            self.workers = {n: w for n, w in self.workers.items() if w.child.name != delete.name}
+            if delete.kind == "ReindexJob":
+                del self.reindexes[delete.name]
             self.children.pop((delete.kind, delete.name), None)
             self.revisions.pop(delete.name, None)
         for write in plan.applies:
@@ -319,6 +393,10 @@ class World:
         if name in self.collections and plan.status is not None:
             status = VectorCollectionStatus.model_validate(plan.status)
             self.collections[name] = self.collections[name].model_copy(update={"status": status})
+            self.written[name] = self.now
+        elif name in self.reindexes and plan.status is not None:
+            done = ReindexJobStatus.model_validate(plan.status)
+            self.reindexes[name] = self.reindexes[name].model_copy(update={"status": done})
             self.written[name] = self.now
         elif name and plan.status is not None:
             self.members[name] = with_status(self.members[name], plan.status)
@@ -333,6 +411,9 @@ class World:
             self.collections[metadata["name"]] = old.model_copy(
                 update={"metadata": old.metadata.model_copy(update=update)}
             )
+            return
+        if kind == "ReindexJob":
+            self._hold(metadata)
             return
         key = (kind, metadata["name"])
         if kind == "Pod":
@@ -349,12 +430,25 @@ class World:
             self.revisions[metadata["name"]] = reading.revision_record(manifest)
         elif kind == "ConfigMap":
             self.record = reading.pool_record(manifest)
+        elif kind == "Job":
+            self.workers[metadata["labels"][REINDEX_LABEL]] = WorkerView(child)
         elif kind == "PersistentVolumeClaim":
             self.volume = True
         elif MODEL_LABEL in metadata["labels"]:
             self.services[metadata["labels"][MODEL_LABEL]] = child
         elif kind != "Secret":
             self.children[key] = child
+
+    def _hold(self, metadata: Any) -> None:
+        """Set a job's finalizers; one that is being deleted goes with the last."""
+        old = self.reindexes[metadata["name"]]
+        if old.is_deleted and not metadata["finalizers"]:
+            del self.reindexes[metadata["name"]]
+            return
+        update = {"finalizers": metadata["finalizers"]}
+        self.reindexes[metadata["name"]] = old.model_copy(
+            update={"metadata": old.metadata.model_copy(update=update)}
+        )
 
     def _acknowledge(self, pod_named: str, document: PoolDesired) -> None:
         for ordinal, view in self.reports.items():

@@ -9,7 +9,7 @@ from ullage_api.wire.pool_desired import PoolDesired
 from ullage_operator.controller.errors import ConflictError, GoneError, NameTakenError
 from ullage_operator.controller.keys import Key
 from ullage_operator.controller.ports import PodEndpoint, RawObject
-from ullage_operator.reconcile.observed import Member, ProfileView, ReportView
+from ullage_operator.reconcile.observed import Owner, ProfileView, ReportView
 from ullage_operator.reconcile.plan import Delete, EventNote, Manifest
 
 Place = tuple[str, str, str]
@@ -134,7 +134,7 @@ class Events:
     def __init__(self) -> None:
         self.notes: list[tuple[str, str]] = []
 
-    async def record(self, resource: Member, note: EventNote) -> None:
+    async def record(self, resource: Owner, note: EventNote) -> None:
         self.notes.append((resource.metadata.name, note.reason))
 
 

@@ -22,6 +22,7 @@ from ullage_api.kinds.model_source import (
     URI_FORMS,
     AdapterSource,
 )
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.rollout import ValidationPrompt
 from ullage_api.kinds.sampling import MAX_TEMPERATURE, NUMBER_PATTERN, SamplingDefaults
 from ullage_api.kinds.vector_collection import (
@@ -253,6 +254,20 @@ def collection_problems(
         if problem is not None:
             yield f"{name}: {problem}"
         yield from (f"{name}: {problem}" for problem in _own_problems(collection))
+
+
+def reindex_problems(
+    jobs: Sequence[ReindexJob], collections: Sequence[VectorCollection]
+) -> Iterator[str]:
+    """Yield what is wrong with reindex jobs, by themselves or with the collections beside them."""
+    known = [collection.metadata.name for collection in collections]
+    for job in jobs:
+        name, wanted = job.metadata.name, job.spec.collection
+        if not is_valid_name(name):
+            yield f"{name}: {NAME_RULE['message']}"
+        if wanted not in known:
+            there = ", ".join(known) or "none"
+            yield f"{name}: there is no VectorCollection {wanted!r}; collections here: {there}"
 
 
 def model_problem(spec: VectorCollectionSpec, models: Sequence[ModelDeployment]) -> str | None:

@@ -17,6 +17,9 @@ MANAGED_BY: Final = "ullage-operator"
 POOL_LABEL: Final = f"{GROUP}/pool"
 """Label on every object and pod of a pool; the value is the pool's name."""
 
+REINDEX_LABEL: Final = f"{GROUP}/reindex-job"
+"""Label on the worker of a reindex job, and on its pod; the value is the ReindexJob's name."""
+
 HOLDS_LABEL_PREFIX: Final = f"models.{GROUP}/"
 """Prefix of the label that marks a pod as holding a model: `models.ullage.dev/<name>`."""
 

@@ -32,7 +32,7 @@ from ullage_operator.settings import OperatorSettings
 
 log = structlog.get_logger(__name__)
 
-KINDS: Final = ("ModelDeployment", "VectorCollection")
+KINDS: Final = ("ModelDeployment", "VectorCollection", "ReindexJob")
 CRD_SECONDS: Final = 120.0
 """How long the operator waits at start for the API server to serve our kinds."""
 CRD_PAUSE: Final = 1.0
@@ -164,6 +164,8 @@ def _hear(queue: WorkQueue[Key], heard: Heard) -> None:
         queue.add(Key.model(heard.pool.namespace, model))
     for collection in sorted(heard.collections):
         queue.add(Key.collection(heard.pool.namespace, collection))
+    for job in sorted(heard.reindexes):
+        queue.add(Key.reindex(heard.pool.namespace, job))
     if heard.concerns_pool:
         queue.add(heard.pool)
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ullage_api.checks import collection_problems, name_conflicts, problems
+from ullage_api.checks import collection_problems, name_conflicts, problems, reindex_problems
 from ullage_api.desired import History, desired_document
 from ullage_api.kinds.base import Resource, unknown_fields
 from ullage_api.kinds.model_deployment import ModelDeployment
@@ -98,18 +98,36 @@ def read_manifests(paths: Sequence[pathlib.Path]) -> Manifests:
                 found.append(resource)
     resources = [each for each in found if isinstance(each, ModelDeployment)]
     collections = [each for each in found if isinstance(each, VectorCollection)]
+    jobs = [each for each in found if isinstance(each, ReindexJob)]
     wrong.extend(f"{r.metadata.name}: {message}" for r, message in name_conflicts(resources))
     wrong.extend(_repeated(found))
     wrong.extend(collection_problems(collections, resources))
+    wrong.extend(reindex_problems(jobs, collections))
     if not resources and not wrong:
         wrong.append(f"no ModelDeployment in {', '.join(map(str, paths))}")
     if wrong:
         raise ManifestError(wrong)
     folders = tuple(dict.fromkeys(path.absolute().parent for path in paths))
-    reindexes = [each for each in found if isinstance(each, ReindexJob)]
     return Manifests(
-        tuple(resources), folders, tuple(collections), tuple(reindexes), tuple(skipped)
+        tuple(resources),
+        folders,
+        tuple(collections),
+        tuple(identified(jobs, collections)),
+        tuple(skipped),
     )
+
+
+def identified(
+    jobs: Iterable[ReindexJob], collections: Iterable[VectorCollection]
+) -> list[ReindexJob]:
+    """Return reindex jobs with uids: the same files mean the same jobs, which run once."""
+    wanted = {each.metadata.name: each.spec.to_wire() for each in collections}
+    found = []
+    for job in jobs:
+        uid = job.identity(wanted.get(job.spec.collection))
+        metadata = job.metadata.model_copy(update={"uid": uid})
+        found.append(job.model_copy(update={"metadata": metadata}))
+    return found
 
 
 def _repeated(resources: Iterable[Resource]) -> Iterator[str]:

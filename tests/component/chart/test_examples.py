@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from tests.support.chart import EXAMPLES
-from ullage_api.checks import collection_problems, name_conflicts, problems
+from ullage_api.checks import collection_problems, name_conflicts, problems, reindex_problems
 from ullage_api.kinds.base import unknown_fields
 from ullage_api.kinds.memory import ResidencyPolicy
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.vector_collection import VectorCollection
 
 MANIFESTS = sorted(path for path in EXAMPLES.glob("*.yaml") if not path.name.startswith("values-"))
@@ -19,10 +20,16 @@ def resources(path: Path) -> list[ModelDeployment]:
     return [each for each in everything(path) if isinstance(each, ModelDeployment)]
 
 
-def everything(path: Path) -> list[ModelDeployment | VectorCollection]:
-    found: list[ModelDeployment | VectorCollection] = []
+Kind = ModelDeployment | VectorCollection | ReindexJob
+KINDS: dict[str, type[Kind]] = {
+    kind.__name__: kind for kind in (ModelDeployment, VectorCollection, ReindexJob)
+}
+
+
+def everything(path: Path) -> list[Kind]:
+    found: list[Kind] = []
     for document in filter(None, yaml.safe_load_all(path.read_text())):
-        kind = {k.__name__: k for k in (ModelDeployment, VectorCollection)}[document["kind"]]
+        kind = KINDS[document["kind"]]
         assert unknown_fields(kind, document) == []
         found.append(kind.model_validate(document))
     return found
@@ -40,6 +47,8 @@ def test_an_example_keeps_every_rule(path: Path) -> None:
     assert list(name_conflicts(found)) == []
     collections = [each for each in everything(path) if isinstance(each, VectorCollection)]
     assert list(collection_problems(collections, found)) == []
+    jobs = [each for each in everything(path) if isinstance(each, ReindexJob)]
+    assert list(reindex_problems(jobs, collections)) == []
 
 
 def test_the_quickstart_is_the_model_that_the_runtime_image_carries() -> None:

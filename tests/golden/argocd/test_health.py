@@ -22,6 +22,7 @@ from tests.support.facts import (
     known,
     pod,
     profile,
+    reindex,
     report,
     resource,
     serving,
@@ -29,14 +30,16 @@ from tests.support.facts import (
     told,
 )
 from tests.unit.reconcile import test_collection as stocks
+from tests.unit.reconcile import test_reindex as jobs
 from tests.unit.reconcile import test_revisions as stories
 from tests.unit.reconcile.test_model import now, placed, says, served
 from ullage_api.conditions import Reason
 from ullage_api.kinds.base import KubeModel, Resource
 from ullage_api.kinds.collection_status import VectorCollectionStatus
 from ullage_api.kinds.model_status import ModelDeploymentStatus
+from ullage_api.kinds.reindex_phase import ReindexPhase
+from ullage_api.kinds.reindex_status import ReindexJobStatus, ReindexTarget
 from ullage_api.kinds.rollout import Transition
-from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.wire.pod_report import CollectionState
 from ullage_operator.reconcile.observed import ProfileView
 
@@ -151,6 +154,11 @@ def crowded() -> World:
     return stocks.decided(world.add(embedder()).add_collections(collection()))
 
 
+def being_reindexed(phase: ReindexPhase, reason: Reason = Reason.REINDEXING) -> World:
+    target = ReindexTarget(generation=1)
+    return stocks.reindexed(stocks.world(), phase, reason=reason, target=target)
+
+
 COLLECTIONS: dict[str, tuple[str, Callable[[], World]]] = {
     "new": ("Progressing", new_collection),
     "waiting_for_pods": (
@@ -172,6 +180,11 @@ COLLECTIONS: dict[str, tuple[str, Callable[[], World]]] = {
         "Degraded",
         lambda: stocks.says(stocks.world(), differences=("distance is Cosine, wanted is Dot",)),
     ),
+    "being_reindexed": ("Progressing", lambda: being_reindexed(ReindexPhase.COPYING)),
+    "reindex_rolled_back": (
+        "Degraded",
+        lambda: being_reindexed(ReindexPhase.CANCELLED, Reason.ROLLED_BACK),
+    ),
     "store_away": (
         "Degraded",
         lambda: stocks.says(
@@ -180,6 +193,38 @@ COLLECTIONS: dict[str, tuple[str, Callable[[], World]]] = {
     ),
     "refused": ("Degraded", crowded),
     "deleting": ("Progressing", dropping),
+}
+
+
+def job_is(phase: ReindexPhase, reason: Reason = Reason.REINDEXING, **fields: Any) -> World:
+    world = jobs.told()
+    jobs.say(world, phase, reason=reason, **fields)
+    return world
+
+
+def orphaned_job() -> World:
+    world = World().add_collections(collection("other")).add_reindexes(reindex())
+    jobs.settle(world)
+    return world
+
+
+REINDEXES: dict[str, tuple[str, Callable[[], World]]] = {
+    "new": ("Progressing", lambda: World().add_reindexes(reindex())),
+    "unknown_collection": ("Degraded", orphaned_job),
+    "queued": ("Progressing", lambda: job_is(ReindexPhase.QUEUED, Reason.TARGET_BUSY)),
+    "copying": ("Progressing", lambda: job_is(ReindexPhase.COPYING)),
+    "paused": ("Suspended", lambda: job_is(ReindexPhase.PAUSED, Reason.SUSPENDED)),
+    "awaits_approval": (
+        "Suspended",
+        lambda: job_is(ReindexPhase.READY_TO_SWITCH, Reason.WAITING_FOR_APPROVAL),
+    ),
+    "soaking": ("Progressing", lambda: job_is(ReindexPhase.SOAKING, Reason.SOAKING, switched=True)),
+    "succeeded": (
+        "Healthy",
+        lambda: job_is(ReindexPhase.SUCCEEDED, Reason.SUCCEEDED, switched=True),
+    ),
+    "cancelled": ("Healthy", lambda: job_is(ReindexPhase.CANCELLED, Reason.CANCELLED)),
+    "failed": ("Degraded", lambda: job_is(ReindexPhase.FAILED, Reason.VERIFICATION_FAILED)),
 }
 
 MODELS: dict[str, tuple[str, Callable[[], World]]] = {
@@ -203,16 +248,26 @@ MODELS: dict[str, tuple[str, Callable[[], World]]] = {
 }
 
 
-KINDS = {"ModelDeployment": MODELS, "VectorCollection": COLLECTIONS}
+KINDS = {
+    "ModelDeployment": MODELS,
+    "VectorCollection": COLLECTIONS,
+    "ReindexJob": REINDEXES,
+}
 CASES = [(kind, state) for kind, states in KINDS.items() for state in states]
 STATUSES: dict[str, type[KubeModel]] = {
     "ModelDeployment": ModelDeploymentStatus,
     "VectorCollection": VectorCollectionStatus,
+    "ReindexJob": ReindexJobStatus,
 }
 
 
 def plain(kind: str, world: World) -> dict[str, Any]:
-    member: Resource = world.members["chat"] if kind == "ModelDeployment" else notes(world)
+    members: dict[str, Callable[[], Resource]] = {
+        "ModelDeployment": lambda: world.members["chat"],
+        "VectorCollection": lambda: world.collections["notes"],
+        "ReindexJob": lambda: world.reindexes[jobs.JOB],
+    }
+    member = members[kind]()
     found = member.to_wire()
     found["metadata"] = {
         name: value
@@ -220,10 +275,6 @@ def plain(kind: str, world: World) -> dict[str, Any]:
         if name in {"name", "namespace", "generation", "annotations"} and value
     }
     return found
-
-
-def notes(world: World) -> VectorCollection:
-    return world.collections["notes"]
 
 
 def health(kind: str, found: dict[str, Any]) -> dict[str, str]:

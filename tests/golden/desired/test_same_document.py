@@ -12,10 +12,17 @@ import yaml
 
 from ullage_api.desired import desired_document
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pool_desired import PoolDesired
-from ullage_runtime.local import LOCAL_IMAGE, local_document, local_profile, read_manifests
+from ullage_runtime.local import (
+    LOCAL_IMAGE,
+    identified,
+    local_document,
+    local_profile,
+    read_manifests,
+)
 
 HERE = pathlib.Path(__file__).parent
 CASES = sorted(p.name for p in HERE.iterdir() if (p / "input.yaml").is_file())
@@ -37,6 +44,7 @@ def derived_as_the_operator_does(case: str) -> PoolDesired:
         for data in given
         if data["kind"] == "VectorCollection"
     ]
+    jobs = [ReindexJob.model_validate(data) for data in given if data["kind"] == "ReindexJob"]
     return desired_document(
         resources,
         PROFILE,
@@ -44,6 +52,7 @@ def derived_as_the_operator_does(case: str) -> PoolDesired:
         pool="default",
         placement={r.metadata.name: (0,) for r in resources if r.spec.replicas > 0},
         collections=collections,
+        reindexes=identified(jobs, collections),
     )
 
 

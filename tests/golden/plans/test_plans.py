@@ -15,6 +15,7 @@ import yaml
 
 from tests.support.facts import World, heard, known, pod
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pod_report import PodReport
@@ -23,6 +24,7 @@ from ullage_operator.reconcile.model import decide_model
 from ullage_operator.reconcile.observed import ProfileView
 from ullage_operator.reconcile.plan import Plan
 from ullage_operator.reconcile.pool import decide_pool
+from ullage_operator.reconcile.reindex import decide_reindex
 
 HERE = Path(__file__).parent
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
@@ -43,6 +45,7 @@ def world(case: str) -> World:
     result.add_collections(
         *(VectorCollection.model_validate(each) for each in given.get("collections", ()))
     )
+    result.add_reindexes(*(ReindexJob.model_validate(each) for each in given.get("jobs", ())))
     if given.get("poolExists"):
         result.carry_out(decide_pool(result.pool()))
     for ordinal, fields in enumerate(given.get("pods", ())):
@@ -89,6 +92,7 @@ def rendered(case: str) -> str:
     plans |= {
         name: plain(decide_collection(given.collection(name))) for name in sorted(given.collections)
     }
+    plans |= {name: plain(decide_reindex(given.reindex(name))) for name in sorted(given.reindexes)}
     return yaml.dump(plans, Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
 
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import yaml
+
 from tests.support.facts import (
     NAMESPACE,
     World,
@@ -14,11 +16,16 @@ from tests.support.facts import (
     opened,
     pod,
     profile,
+    reindex,
+    reindexing,
     report,
     resource,
     silent,
 )
 from ullage_api.conditions import Condition, Reason, find
+from ullage_api.kinds.reindex_job import ReindexJob
+from ullage_api.kinds.reindex_phase import ReindexPhase
+from ullage_api.kinds.reindex_status import ReindexTarget
 from ullage_api.names import COLLECTION_FINALIZER
 from ullage_api.wire.pod_report import CollectionState
 from ullage_operator.reconcile.collection import decide_collection
@@ -42,6 +49,15 @@ def says(made: World, **fields: Any) -> World:
     entry = opened(made.collections["notes"], **fields)
     said = report(document=made.desired, collections=(entry,))
     made.reports[0] = heard(said)
+    return decided(made)
+
+
+def reindexed(made: World, phase: ReindexPhase, **fields: Any) -> World:
+    """Have the pod report a job of the collection, which is not yet as its spec wants it."""
+    differences = ("model is 'old', the spec says 'embed'",)
+    entry = opened(made.collections["notes"], differences=differences)
+    job = reindexing(reindex(), phase, **fields)
+    made.reports[0] = heard(report(document=made.desired, collections=(entry,), reindexes=(job,)))
     return decided(made)
 
 
@@ -333,3 +349,34 @@ def test_events_tell_what_has_become_so_once() -> None:
     assert decide_collection(made.collection()).events == ()
     made.reports[0] = replace(made.reports[0], age_seconds=61.0)
     assert [e.reason for e in decide_collection(made.collection()).events] == ["ReportsMissing"]
+
+
+# --- Reindex jobs -----------------------------------------------------------------------------
+
+
+def test_what_needs_a_reindex_is_told_with_the_manifest_of_one() -> None:
+    made = says(world(), differences=("model is 'old', the spec says 'embed'",))
+    assert told(made, "InSync") == ("False", "NeedsReindex")
+    said = condition(made, "InSync").message
+    proposal = yaml.safe_load(said[said.index("{") :])
+    assert proposal["metadata"] == {"name": "notes-1"}
+    assert ReindexJob.model_validate(proposal).spec.collection == "notes"
+
+
+def test_a_job_under_way_is_told_of_and_nothing_is_proposed() -> None:
+    made = reindexed(world(), ReindexPhase.COPYING)
+    assert told(made, "InSync") == ("False", "Reindexing")
+    assert condition(made, "InSync").message.startswith("ReindexJob 'to-new' brings it")
+
+
+def test_what_was_rolled_back_stays_so_until_the_spec_changes() -> None:
+    target = ReindexTarget(generation=1)
+    undone = {"reason": Reason.ROLLED_BACK, "target": target}
+    made = reindexed(world(), ReindexPhase.CANCELLED, **undone)
+    assert told(made, "InSync") == ("False", "RolledBack")
+    differences = ("model is 'old', the spec says 'embed'",)
+    assert told(says(made, differences=differences), "InSync") == ("False", "RolledBack")
+    old = made.collections["notes"]
+    metadata = old.metadata.model_copy(update={"generation": 2})
+    made.collections["notes"] = old.model_copy(update={"metadata": metadata})
+    assert told(says(decided(made), differences=differences), "InSync")[1] == "NeedsReindex"

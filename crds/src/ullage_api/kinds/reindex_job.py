@@ -15,7 +15,7 @@ from ullage_api.kinds.reindex_settings import (
     VerifySettings,
 )
 from ullage_api.kinds.reindex_status import ReindexJobStatus
-from ullage_api.names import API_VERSION, MAX_NAME_LENGTH, REINDEX_FINALIZER
+from ullage_api.names import API_VERSION, MAX_NAME_LENGTH, REINDEX_FINALIZER, short_hash
 
 DEFAULT_ROLLBACK_SECONDS: Final = 600
 MAX_SECONDS: Final = 30 * 24 * 3600
@@ -47,6 +47,16 @@ def _frozen(field: str) -> dict[str, str]:
     same = f"has(self.{field}) == has(oldSelf.{field})"
     equal = f"(!has(self.{field}) || self.{field} == oldSelf.{field})"
     return rule(f"{same} && {equal}", frozen_message(field))
+
+
+def proposed_job(collection: str, generation: int) -> str:
+    """Return the manifest, on one line, of a job that brings a collection to its spec of now."""
+    suffix = f"-{generation}"
+    name = collection[: MAX_NAME_LENGTH - len(suffix)] + suffix
+    return (
+        f"{{apiVersion: {API_VERSION}, kind: ReindexJob, metadata: {{name: {name}}}, "
+        f"spec: {{collection: {collection}}}}}"
+    )
 
 
 class ReindexJobSpec(KubeModel):
@@ -181,6 +191,16 @@ class ReindexJob(Resource):
         ReindexJobStatus | None,
         Field(description="What is so, as the operator last observed it."),
     ] = None
+
+    def identity(self, wanted: object) -> str:
+        """Return what distinguishes this job where no API server gives uids.
+
+        `wanted` is the collection's spec: with another one, the same manifest is another job. What
+        merely steers a job is no part of it.
+        """
+        spec = self.spec.to_wire()
+        kept = {name: spec[name] for name in ("collection", *FROZEN) if name in spec}
+        return short_hash({"name": self.metadata.name, "job": kept, "wanted": wanted}, length=16)
 
     @property
     def is_deleted(self) -> bool:

@@ -10,7 +10,7 @@ import structlog
 from ullage_api.names import short_hash
 from ullage_operator.controller.errors import GoneError, ReconcileError
 from ullage_operator.controller.ports import KubeClient
-from ullage_operator.reconcile.observed import Member
+from ullage_operator.reconcile.observed import Owner
 from ullage_operator.reconcile.plan import EventNote
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ class KubeEventRecorder:
         self._instance = socket.gethostname()
         self._last: OrderedDict[str, EventNote] = OrderedDict()
 
-    async def record(self, resource: Member, note: EventNote) -> None:
+    async def record(self, resource: Owner, note: EventNote) -> None:
         """Record an Event; a failure is logged, for an Event is never worth a retry."""
         uid = resource.metadata.uid
         if self._last.get(uid) == note:
@@ -52,7 +52,7 @@ class KubeEventRecorder:
                 error=str(error),
             )
 
-    def _manifest(self, resource: Member, note: EventNote, now: datetime) -> dict[str, object]:
+    def _manifest(self, resource: Owner, note: EventNote, now: datetime) -> dict[str, object]:
         metadata = resource.metadata
         moment = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         unique = short_hash([metadata.uid, note.reason, note.message, moment], length=16)

@@ -47,6 +47,7 @@ JSON_PATCH: Final = "application/json-patch+json"
 PLURALS: Final[Mapping[tuple[str, str], str]] = {
     (API_VERSION, "ModelDeployment"): "modeldeployments",
     (API_VERSION, "VectorCollection"): "vectorcollections",
+    (API_VERSION, "ReindexJob"): "reindexjobs",
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "PersistentVolumeClaim"): "persistentvolumeclaims",
     ("v1", "Pod"): "pods",
@@ -55,6 +56,7 @@ PLURALS: Final[Mapping[tuple[str, str], str]] = {
     ("v1", "ServiceAccount"): "serviceaccounts",
     ("apps/v1", "ControllerRevision"): "controllerrevisions",
     ("apps/v1", "StatefulSet"): "statefulsets",
+    ("batch/v1", "Job"): "jobs",
     ("networking.k8s.io/v1", "NetworkPolicy"): "networkpolicies",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     ("events.k8s.io/v1", "Event"): "events",
@@ -166,8 +168,8 @@ class AioKubeClient:
 
     async def _owned(self, manifest: Manifest, made: RawObject) -> RawObject:
         """Turn our `Update` of an object's fields into an `Apply`, if there is one."""
-        if manifest["kind"] in {"Event", "Secret", "PersistentVolumeClaim"}:
-            # None ever changes: Events, claims, and the one Secret we POST, which is our own.
+        if manifest["kind"] in {"Event", "Secret", "PersistentVolumeClaim", "Job"}:
+            # None ever changes: Events, claims, Jobs, and the one Secret we POST, our own.
             return made
         for _ in range(TRIES):
             index = _update_entry(made)

@@ -24,9 +24,15 @@ _OWNED: Final = ("get", "list", "create", "patch", "delete")
 REQUIRED_RULES: Final[tuple[Rule, ...]] = (
     Rule("ullage.dev", ("modeldeployments",), ("get", "list", "watch")),
     Rule("ullage.dev", ("vectorcollections",), ("get", "list", "watch", "patch")),
-    Rule("ullage.dev", ("modeldeployments/status", "vectorcollections/status"), ("patch",)),
+    Rule("ullage.dev", ("reindexjobs",), ("get", "list", "watch", "patch", "delete")),
+    Rule(
+        "ullage.dev",
+        ("modeldeployments/status", "vectorcollections/status", "reindexjobs/status"),
+        ("patch",),
+    ),
     Rule("apps", ("statefulsets",), (*_OWNED, "watch")),
     Rule("apps", ("controllerrevisions",), ("list", "create", "patch", "delete")),
+    Rule("batch", ("jobs",), ("get", "create", "delete")),
     Rule("", ("services", "serviceaccounts"), _OWNED),
     Rule("", ("configmaps",), ("get", "create", "patch")),
     Rule("networking.k8s.io", ("networkpolicies",), _OWNED),

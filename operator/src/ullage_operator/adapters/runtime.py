@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 import httpx
@@ -12,7 +12,12 @@ from pydantic import ValidationError
 
 from ullage_api.kinds.base import KubeModel
 from ullage_api.names import canonical_json
-from ullage_api.wire.pod_report import PodReport, ReportedCollection, ReportedModel
+from ullage_api.wire.pod_report import (
+    PodReport,
+    ReportedCollection,
+    ReportedModel,
+    ReportedReindex,
+)
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_operator.adapters.metrics import PodMetrics
 from ullage_operator.controller.keys import Key
@@ -51,10 +56,17 @@ class Heard:
     """Whether the desired document may have to be sent, or its sequence raised."""
     collections: frozenset[str] = frozenset()
     """Collections of which it says something new."""
+    reindexes: frozenset[str] = frozenset()
+    """Reindex jobs of which it says something new."""
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it says anything new at all."""
+        return bool(self.models or self.collections or self.reindexes or self.concerns_pool)
 
 
 OnChange = Callable[[Heard], None]
-Entry = TypeVar("Entry", ReportedModel, ReportedCollection)
+Entry = TypeVar("Entry", ReportedModel, ReportedCollection, ReportedReindex)
 
 
 @dataclass(slots=True)
@@ -171,7 +183,7 @@ class HttpPodReports:
             follower.heard_at = self._loop.time()
             after = report.sequence
             heard = difference(pool, before, report)
-            if heard.models or heard.collections or heard.concerns_pool:
+            if heard.is_news:
                 self._on_change(heard)
 
     def _has_had_time(self, follower: _Follower) -> bool:
@@ -184,9 +196,8 @@ class HttpPodReports:
             return
         if self._loop.time() - follower.heard_at > REPORT_LIMIT_SECONDS:
             follower.silence_told = True
-            models = frozenset(m.name for m in follower.report.models)
-            collections = frozenset(c.name for c in follower.report.collections)
-            self._on_change(Heard(pool, models, concerns_pool=False, collections=collections))
+            silent = difference(pool, None, follower.report)
+            self._on_change(replace(silent, concerns_pool=False))
 
     async def _report(self, endpoint: PodEndpoint, token: str, after: int) -> PodReport:
         query = {"after": str(after), "timeoutSeconds": str(POLL_SECONDS)}
@@ -264,7 +275,8 @@ def difference(pool: Key, before: PodReport | None, after: PodReport) -> Heard:
         != (after.boot_id, after.acknowledged, after.acknowledged_hash)
     )
     collections = _different(before.collections if before is not None else (), after.collections)
-    return Heard(pool, models, concerns_pool, collections)
+    reindexes = _different(before.reindexes if before is not None else (), after.reindexes)
+    return Heard(pool, models, concerns_pool, collections, reindexes)
 
 
 def _different(before: Sequence[Entry], after: Sequence[Entry]) -> frozenset[str]:

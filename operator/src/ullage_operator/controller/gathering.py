@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import structlog
 from pydantic import ValidationError
 
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.names import (
     API_VERSION,
@@ -17,6 +18,7 @@ from ullage_api.names import (
     POOL_LABEL,
     model_service_name,
     pool_object_name,
+    reindex_worker_name,
     volume_name,
 )
 from ullage_operator.controller import reading
@@ -41,6 +43,7 @@ from ullage_operator.reconcile.observed import (
     PoolFacts,
     PoolObserved,
     PoolRecord,
+    ReindexObserved,
     RevisionRecord,
 )
 from ullage_operator.reconcile.tokens import pool_token
@@ -48,6 +51,7 @@ from ullage_operator.reconcile.tokens import pool_token
 log = structlog.get_logger(__name__)
 
 M = TypeVar("M", ModelDeployment, VectorCollection)
+R = TypeVar("R", ModelDeployment, VectorCollection, ReindexJob)
 
 CHILD_KINDS: Final = (
     ("v1", "ServiceAccount"),
@@ -76,6 +80,7 @@ class Gatherer:
         async with asyncio.TaskGroup() as tasks:
             members = tasks.create_task(self._members(ModelDeployment, key))
             collections = tasks.create_task(self._members(VectorCollection, key))
+            reindexes = tasks.create_task(self._all(ReindexJob, key.namespace))
             volume = tasks.create_task(self._has_volume(key.namespace, key.name))
             record = tasks.create_task(self._record(key.namespace, key.name))
             pods = tasks.create_task(self._pods(key.namespace, key.name))
@@ -85,6 +90,7 @@ class Gatherer:
                 tasks.create_task(self._children(*kind, key.namespace, selector))
                 for kind in CHILD_KINDS
             ]
+        names = {c.metadata.name for c in collections.result()}
         token = pool_token(self.master_key, key.namespace, key.name)
         if any(m.metadata.deletion_timestamp is None for m in members.result()) or any(
             is_wanted(c) for c in collections.result()
@@ -99,6 +105,7 @@ class Gatherer:
             profile=self.profiles.view(key.name),
             members=members.result(),
             collections=collections.result(),
+            reindexes=tuple(r for r in reindexes.result() if r.spec.collection in names),
             volume=volume.result(),
             record=record.result(),
             children=tuple(child for task in lists for child in task.result()),
@@ -107,7 +114,7 @@ class Gatherer:
             revisions=kept.result(),
         )
 
-    async def resource(self, kind: type[M], key: Key) -> M | None:
+    async def resource(self, kind: type[R], key: Key) -> R | None:
         """Return a resource as it is now, or None when there is none."""
         raw = await self.client.get(API_VERSION, kind.__name__, key.namespace, key.name)
         return _parsed(raw, kind) if raw is not None else None
@@ -120,6 +127,30 @@ class Gatherer:
             now=self.clock.now(),
             profile=self.profiles.view(pool),
             pool=facts,
+            reports=self.reports.latest(Key.pool(namespace, pool)),
+        )
+
+    async def reindex(
+        self, resource: ReindexJob, collection: VectorCollection | None, facts: PoolFacts
+    ) -> ReindexObserved:
+        """Return all that a reindex job's plan depends on."""
+        namespace, name = resource.metadata.namespace, reindex_worker_name(resource.metadata.uid)
+        raw = await self.client.get("batch/v1", "Job", namespace, name)
+        now = self.clock.now()
+        observed = ReindexObserved(
+            resource=resource,
+            now=now,
+            pool=facts,
+            worker=reading.worker_view(raw, now) if raw is not None else None,
+        )
+        if collection is None:
+            others = await self._all(VectorCollection, namespace)
+            return replace(observed, known=tuple(sorted(c.metadata.name for c in others)))
+        pool = collection.spec.pool
+        return replace(
+            observed,
+            collection=collection,
+            secret_name=pool_token(self.master_key, namespace, pool).secret_name,
             reports=self.reports.latest(Key.pool(namespace, pool)),
         )
 
@@ -141,9 +172,12 @@ class Gatherer:
         )
 
     async def _members(self, kind: type[M], pool: Key) -> tuple[M, ...]:
-        raws = await self.client.list(API_VERSION, kind.__name__, pool.namespace)
-        parsed = (_parsed(raw, kind) for raw in raws)
-        return tuple(m for m in parsed if m is not None and m.spec.pool == pool.name)
+        found = await self._all(kind, pool.namespace)
+        return tuple(m for m in found if m.spec.pool == pool.name)
+
+    async def _all(self, kind: type[R], namespace: str) -> list[R]:
+        raws = await self.client.list(API_VERSION, kind.__name__, namespace)
+        return [parsed for raw in raws if (parsed := _parsed(raw, kind)) is not None]
 
     async def _has_volume(self, namespace: str, pool: str) -> bool:
         claim = await self.client.get("v1", "PersistentVolumeClaim", namespace, volume_name(pool))
@@ -191,7 +225,7 @@ def _is_ours(raw: RawObject, pool: str) -> bool:
     return ours and labels.get(POOL_LABEL) == pool
 
 
-def _parsed(raw: RawObject, kind: type[M]) -> M | None:
+def _parsed(raw: RawObject, kind: type[R]) -> R | None:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

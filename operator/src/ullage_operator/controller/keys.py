@@ -10,6 +10,7 @@ class KeyKind(StrEnum):
     POOL = "Pool"
     MODEL = "ModelDeployment"
     COLLECTION = "VectorCollection"
+    REINDEX = "ReindexJob"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,6 +35,11 @@ class Key:
     def collection(cls, namespace: str, name: str) -> "Key":
         """Return the key of a VectorCollection."""
         return cls(KeyKind.COLLECTION, namespace, name)
+
+    @classmethod
+    def reindex(cls, namespace: str, name: str) -> "Key":
+        """Return the key of a ReindexJob."""
+        return cls(KeyKind.REINDEX, namespace, name)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"

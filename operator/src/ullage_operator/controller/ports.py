@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_operator.controller.keys import Key
-from ullage_operator.reconcile.observed import Member, ProfileView, ReportView
+from ullage_operator.reconcile.observed import Owner, ProfileView, ReportView
 from ullage_operator.reconcile.plan import Delete, EventNote, Manifest
 
 RawObject = dict[str, Any]
@@ -96,7 +96,7 @@ class Clock(Protocol):
 class EventRecorder(Protocol):
     """Kubernetes Events."""
 
-    async def record(self, resource: Member, note: EventNote) -> None:
+    async def record(self, resource: Owner, note: EventNote) -> None:
         """Record an Event about a resource; never raises, and says nothing twice in a row."""
         ...
 

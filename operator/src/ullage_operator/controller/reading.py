@@ -19,7 +19,13 @@ from ullage_operator.reconcile.manifests.configuration import (
     PROFILE_KEY,
     SECRET_ANNOTATION,
 )
-from ullage_operator.reconcile.observed import Child, PodView, PoolRecord, RevisionRecord
+from ullage_operator.reconcile.observed import (
+    Child,
+    PodView,
+    PoolRecord,
+    RevisionRecord,
+    WorkerView,
+)
 from ullage_operator.reconcile.pool import HOLDS
 
 Raw = Mapping[str, Any]
@@ -42,6 +48,19 @@ def child(raw: Raw, api_version: str, kind: str) -> Child:
         resource_version=metadata.get("resourceVersion", ""),
         owner_uids=frozenset(o["uid"] for o in metadata.get("ownerReferences") or ()),
         deleting="deletionTimestamp" in metadata,
+    )
+
+
+def worker_view(raw: Raw, now: datetime) -> WorkerView:
+    """Return the Job that runs a reindex job's worker."""
+    status = raw.get("status") or {}
+    ended = {c["type"] for c in status.get("conditions") or () if c["status"] == "True"}
+    created = datetime.fromisoformat(raw["metadata"]["creationTimestamp"])
+    return WorkerView(
+        child=child(raw, "batch/v1", "Job"),
+        age_seconds=max(0.0, (now - created).total_seconds()),
+        is_running=bool(status.get("ready")),
+        is_over=bool(ended & {"Complete", "Failed"}),
     )
 
 

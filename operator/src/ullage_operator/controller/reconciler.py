@@ -16,8 +16,9 @@ import structlog
 
 from ullage_api.conditions import Reason
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.vector_collection import VectorCollection
-from ullage_api.wire.pool_desired import DesiredCollection
+from ullage_api.wire.pool_desired import DesiredCollection, DesiredReindex
 from ullage_operator.controller.errors import (
     GoneError,
     NameTakenError,
@@ -36,6 +37,7 @@ from ullage_operator.reconcile.observed import (
     PoolFacts,
     PoolNote,
     PoolObserved,
+    ReindexObserved,
     profile_in_effect,
 )
 from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
@@ -44,6 +46,7 @@ from ullage_operator.reconcile.pool import (
     decide_pool,
     with_conflict,
 )
+from ullage_operator.reconcile.reindex import decide_reindex
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +58,10 @@ GONE_SECONDS: Final = 2.0
 
 REFUSED_SECONDS: Final = 60.0
 """How often a manifest that the API server refused is tried again."""
+
+
+SUMMARIES: Final = frozenset({"Ready", "Complete"})
+"""Conditions that say in a word how a resource is."""
 
 
 @dataclass(slots=True)
@@ -90,8 +97,10 @@ class Reconciler:
             await self._pool(key)
         elif key.kind is KeyKind.MODEL:
             await self._model(key)
-        else:
+        elif key.kind is KeyKind.COLLECTION:
             await self._collection(key)
+        else:
+            await self._reindex(key)
 
     def look_at_every_pool(self) -> None:
         """Make every known pool and its members due: something they all depend on has changed."""
@@ -172,6 +181,11 @@ class Reconciler:
             name = collection.metadata.name
             if everybody or asked.get(name) != asks.get(name):
                 self.queue.add(Key.collection(key.namespace, name))
+        placed, places = _reindexes(known), _reindexes(facts)
+        for job in observed.reindexes:
+            name = job.metadata.name
+            if everybody or placed.get(name) != places.get(name):
+                self.queue.add(Key.reindex(key.namespace, name))
 
     # --- Models ---------------------------------------------------------------------------------
 
@@ -252,10 +266,45 @@ class Reconciler:
         if plan.requeue_after is not None:
             self.queue.add_after(key, plan.requeue_after)
 
-    # --- All three ------------------------------------------------------------------------------
+    # --- Reindex jobs ---------------------------------------------------------------------------
+
+    async def _reindex(self, key: Key) -> None:
+        resource = await self.gatherer.resource(ReindexJob, key)
+        if resource is None:
+            self._written.pop(key, None)
+            self.queue.drop(key)
+            return
+        wanted = Key.collection(key.namespace, resource.spec.collection)
+        collection = await self.gatherer.resource(VectorCollection, wanted)
+        facts, pool = PoolFacts(), None
+        if collection is not None:
+            pool = Key.pool(key.namespace, collection.spec.pool)
+            memory = self._pools.get(pool)
+            if memory is None:
+                self.queue.add(pool)
+                return
+            facts = memory.facts
+        observed = await self.gatherer.reindex(resource, collection, facts)
+        observed = replace(observed, written=self._written.get(key))
+        plan = decide_reindex(observed)
+        try:
+            await self._delete(key, plan)
+            for write in plan.applies:
+                await self._write(key, write)
+        except (GoneError, NameTakenError):
+            # Somebody was faster: the next look sees what there is.
+            self.queue.add_after(key, GONE_SECONDS)
+            return
+        await self._write_status(key, observed, plan)
+        if pool is not None and plan.concerns_pool:
+            self.queue.add(pool)
+        if plan.requeue_after is not None:
+            self.queue.add_after(key, plan.requeue_after)
+
+    # --- All four -------------------------------------------------------------------------------
 
     async def _write_status(
-        self, key: Key, observed: ModelObserved | CollectionObserved, plan: Plan
+        self, key: Key, observed: ModelObserved | CollectionObserved | ReindexObserved, plan: Plan
     ) -> None:
         resource = observed.resource
         if plan.status is not None:
@@ -276,8 +325,10 @@ class Reconciler:
                 return
             self._written[key] = observed.now
             self.metrics.status_written(resource.kind)
-            ready = next(c for c in plan.status["conditions"] if c["type"] == "Ready")
-            log.info("status written", **_names(key), ready=ready["status"], why=ready["reason"])
+            summary = next(c for c in plan.status["conditions"] if c["type"] in SUMMARIES)
+            log.info(
+                "status written", **_names(key), is_so=summary["status"], why=summary["reason"]
+            )
         for note in plan.events:
             await self.recorder.record(resource, note)
 
@@ -317,6 +368,11 @@ def _places(facts: PoolFacts) -> dict[str, tuple[str, tuple[int, ...]]]:
 def _collections(facts: PoolFacts) -> dict[str, DesiredCollection]:
     asked = facts.desired.collections if facts.desired is not None else ()
     return {c.name: c for c in asked}
+
+
+def _reindexes(facts: PoolFacts) -> dict[str, DesiredReindex]:
+    asked = facts.desired.reindexes if facts.desired is not None else ()
+    return {r.name: r for r in asked}
 
 
 def _names(key: Key) -> dict[str, Any]:

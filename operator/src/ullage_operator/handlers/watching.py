@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import kopf
 
-from ullage_api.names import GROUP, POOL_LABEL, ROLLBACK_ANNOTATION, VERSION
+from ullage_api.names import GROUP, POOL_LABEL, REINDEX_LABEL, ROLLBACK_ANNOTATION, VERSION
 from ullage_operator.controller.keys import Key
 from ullage_operator.handlers.intake import Intake
 
@@ -55,6 +55,13 @@ async def vectorcollection(event: Any, memo: kopf.Memo, **_: Any) -> None:
     _member(event, memo, Key.collection(metadata["namespace"], metadata["name"]))
 
 
+@kopf.on.event(GROUP, VERSION, "reindexjobs", id="reindexjob", registry=REGISTRY)
+async def reindexjob(event: Any, memo: kopf.Memo, **_: Any) -> None:
+    """Look at the job; which pool it concerns, only its collection says."""
+    metadata = event["object"]["metadata"]
+    _intake(memo).add(Key.reindex(metadata["namespace"], metadata["name"]))
+
+
 def _member(event: Any, memo: kopf.Memo, key: Key) -> None:
     raw, intake = event["object"], _intake(memo)
     metadata = raw["metadata"]
@@ -74,10 +81,13 @@ def _member(event: Any, memo: kopf.Memo, key: Key) -> None:
 @kopf.on.event("apps", "v1", "statefulsets", id="statefulset", registry=REGISTRY)
 @kopf.on.event("", "v1", "pods", id="pod", registry=REGISTRY)
 async def child(event: Any, memo: kopf.Memo, **_: Any) -> None:
-    """Look at the pool that the object belongs to."""
+    """Look at the pool that the object belongs to; of a worker's pod, at its reindex job."""
     metadata = event["object"]["metadata"]
-    pool = (metadata.get("labels") or {}).get(POOL_LABEL)
-    if pool:
+    labels = metadata.get("labels") or {}
+    pool, job = labels.get(POOL_LABEL), labels.get(REINDEX_LABEL)
+    if job:
+        _intake(memo).add(Key.reindex(metadata["namespace"], job))
+    elif pool:
         _intake(memo).add(Key.pool(metadata["namespace"], pool))
 
 

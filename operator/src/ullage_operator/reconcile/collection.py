@@ -12,17 +12,17 @@ What the conditions say:
 # ruff: noqa: D401 - a policy's docstring names the state it speaks of, as its sentence would
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from ullage_api import conditions
 from ullage_api.checks import model_problem
 from ullage_api.conditions import Condition, ConditionType, Reason
 from ullage_api.kinds.collection_status import EmbeddedBy, VectorCollectionStatus
+from ullage_api.kinds.reindex_job import proposed_job
 from ullage_api.kinds.vector_collection import DeletionPolicy, VectorCollection
 from ullage_api.names import COLLECTION_FINALIZER, collection_url, pod_name
-from ullage_api.wire.pod_report import CollectionState, ReportedCollection
-from ullage_api.wire.pool_desired import DesiredCollection
+from ullage_api.wire.pod_report import CollectionState
+from ullage_operator.reconcile.collection_view import Seen, seen
 from ullage_operator.reconcile.findings import (
     Finding,
     Status,
@@ -33,15 +33,15 @@ from ullage_operator.reconcile.findings import (
 )
 from ullage_operator.reconcile.observed import (
     CollectionObserved,
-    PodView,
     PoolObserved,
     Refusal,
-    ReportView,
     profile_in_effect,
 )
 from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
 from ullage_operator.reconcile.quantities import rfc3339
 from ullage_operator.reconcile.snapshot import SETTLE_SECONDS, held_seconds
+
+Policy = Callable[[Seen], Finding | None]
 
 COUNTS: Final = ("points", "documents", "indexed_vectors", "pending_changes", "recall_percent")
 """What of a status comes and goes with the traffic."""
@@ -81,67 +81,6 @@ def handed_on(
 def is_wanted(resource: VectorCollection) -> bool:
     """Whether a collection still has a say in its pool: it is there, or its data is to go first."""
     return resource.metadata.deletion_timestamp is None or resource.is_dropped
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One collection and everything around it that its conditions speak of."""
-
-    observed: CollectionObserved
-    placed: DesiredCollection | None
-    """What the pool's document asks for of it."""
-    pod: PodView | None
-    view: ReportView | None
-    entry: ReportedCollection | None
-    """What its pod says of this very VectorCollection, if it was heard of late."""
-
-    @property
-    def resource(self) -> VectorCollection:
-        """The resource."""
-        return self.observed.resource
-
-    @property
-    def previous(self) -> VectorCollectionStatus:
-        """The status as it stands."""
-        return self.resource.status or VectorCollectionStatus()
-
-    @property
-    def is_up(self) -> bool:
-        """Whether its pod takes requests."""
-        return self.pod is not None and self.pod.is_up
-
-    @property
-    def is_current(self) -> bool:
-        """Whether what the pod says is of the spec as it is now."""
-        entry = self.entry
-        return entry is not None and entry.generation == self.resource.metadata.generation
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether its pod, if it is up, has reported or has had time to."""
-        return not self.is_up or (self.view is not None and self.view.is_settled)
-
-
-Policy = Callable[[Seen], Finding | None]
-
-
-def seen(observed: CollectionObserved) -> Seen:
-    """Return a collection as its policies see it."""
-    metadata, pool = observed.resource.metadata, observed.pool
-    desired = pool.desired.collections if pool.desired is not None else ()
-    placed = next((c for c in desired if c.name == metadata.name), None)
-    name = pod_name(observed.resource.spec.pool, 0)
-    pod = next((p for p in pool.pods if p.name == name), None)
-    view = next((v for v in observed.reports if v.pod == name), None)
-    report = view.fresh if view is not None else None
-    entry = report.collection(metadata.name) if report is not None else None
-    return Seen(
-        observed=observed,
-        placed=placed if placed is not None and placed.uid == metadata.uid else None,
-        pod=pod,
-        view=view,
-        entry=entry if entry is not None and entry.uid == metadata.uid else None,
-    )
 
 
 def decide_collection(observed: CollectionObserved) -> Plan:
@@ -351,8 +290,39 @@ def needs_reindex(s: Seen) -> Finding | None:
     entry = s.entry
     if entry is None or not entry.differences:
         return None
-    message = f"{'; '.join(entry.differences)}; it serves what it has until it is reindexed"
+    metadata = s.resource.metadata
+    message = (
+        f"{'; '.join(entry.differences)}; it serves what it has until it is reindexed; apply "
+        f"{proposed_job(metadata.name, metadata.generation)}"
+    )
     return Finding("False", Reason.NEEDS_REINDEX, message)
+
+
+def being_reindexed(s: Seen) -> Finding | None:
+    """A job brings it to its spec, or waits to."""
+    job = next((j for j in s.jobs if not j.phase.is_over), None)
+    if s.entry is None or not s.entry.differences or job is None:
+        return None
+    message = f"ReindexJob {job.name!r} brings it to its spec; it serves what it has meanwhile"
+    return Finding("False", Reason.REINDEXING, message)
+
+
+def rolled_back(s: Seen) -> Finding | None:
+    """A job brought it to its spec, and somebody went back."""
+    if s.entry is None or not s.entry.differences:
+        return None
+    before = conditions.find(s.previous.conditions or (), ConditionType.IN_SYNC)
+    if s.undone is None and (
+        before is None
+        or before.reason != Reason.ROLLED_BACK
+        or before.observed_generation != s.resource.metadata.generation
+    ):
+        return None
+    message = (
+        "its reindex was rolled back: it serves what it served before; change the spec back, or "
+        "apply another ReindexJob"
+    )
+    return Finding("False", Reason.ROLLED_BACK, message)
 
 
 def in_sync(s: Seen) -> Finding:  # noqa: ARG001 - a policy
@@ -381,7 +351,7 @@ CHAINS: Final[tuple[tuple[ConditionType, tuple[Policy, ...]], ...]] = (
         (deleting, not_accepted, pod_away, silent, pending, failed, opening, serving),
     ),
     (ConditionType.ACCEPTED, ACCEPTED),
-    (ConditionType.IN_SYNC, (unheard, needs_reindex, in_sync)),
+    (ConditionType.IN_SYNC, (unheard, being_reindexed, rolled_back, needs_reindex, in_sync)),
     (ConditionType.INDEXED, (unheard, indexing, indexed)),
 )
 
@@ -389,6 +359,7 @@ _TOLD: Final = frozenset(
     {
         Reason.SERVING,
         Reason.NEEDS_REINDEX,
+        Reason.ROLLED_BACK,
         Reason.STORE_UNAVAILABLE,
         Reason.POOL_HAS_REPLICAS,
         Reason.UNKNOWN_MODEL,

@@ -7,6 +7,7 @@ from typing import Final
 
 from ullage_api.conditions import Reason
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.revision import Outcome
 from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.profile import PoolProfile
@@ -15,6 +16,9 @@ from ullage_api.wire.pool_desired import DesiredRevision, PoolDesired
 
 Member = ModelDeployment | VectorCollection
 """What names a pool, and is among the owners of its objects."""
+
+Owner = Member | ReindexJob
+"""What objects of ours belong to."""
 
 REPORT_LIMIT_SECONDS: Final = 60.0
 """Age above which a pod's report counts as missing."""
@@ -189,6 +193,8 @@ class PoolObserved:
     """ModelDeployments that name the pool, those being deleted included."""
     collections: tuple[VectorCollection, ...] = ()
     """VectorCollections that name it, likewise."""
+    reindexes: tuple[ReindexJob, ...] = ()
+    """ReindexJobs of those collections."""
     volume: bool = False
     """Whether there is a PersistentVolumeClaim for the pool's collections."""
     record: PoolRecord | None = None
@@ -245,6 +251,36 @@ class CollectionObserved:
     profile: ProfileView
     pool: PoolFacts = PoolFacts()
     reports: tuple[ReportView, ...] = ()
+    written: datetime | None = None
+    """When this process last wrote its status, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """The batch/v1 Job that runs a reindex job's worker."""
+
+    child: Child
+    age_seconds: float = 0.0
+    is_running: bool = False
+    """Whether its pod runs."""
+    is_over: bool = False
+    """Whether it has ended, well or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReindexObserved:
+    """All that a reindex job's plan depends on."""
+
+    resource: ReindexJob
+    now: datetime
+    collection: VectorCollection | None = None
+    known: tuple[str, ...] = ()
+    """Names of the namespace's collections, where there is none of the wanted one."""
+    pool: PoolFacts = PoolFacts()
+    secret_name: str = ""
+    """Name of the Secret that holds the pool's token."""
+    reports: tuple[ReportView, ...] = ()
+    worker: WorkerView | None = None
     written: datetime | None = None
     """When this process last wrote its status, if it did."""
 

@@ -29,6 +29,7 @@ from ullage_operator.reconcile.manifests.policies import (
     disruption_budget,
     network_policy,
     service_account,
+    worker_policy,
 )
 from ullage_operator.reconcile.manifests.services import client_service, headless_service
 from ullage_operator.reconcile.manifests.stateful_set import collections_claim, stateful_set
@@ -42,6 +43,7 @@ from ullage_operator.reconcile.observed import (
 )
 from ullage_operator.reconcile.placement import Demand, placed, pool_size
 from ullage_operator.reconcile.plan import Apply, Delete, Plan, Push, Verb
+from ullage_operator.reconcile.reindex_view import is_told
 
 HOLDS: Final = "holds"
 """Value of a pod's label for each model it holds."""
@@ -162,6 +164,8 @@ def _draft(
     # A model that was deleted and made anew under its name starts without a place.
     known = {m.name: m for m in (before.models if before else ()) if uids.get(m.name) == m.uid}
     previous = {name: m.ordinals for name, m in known.items()}
+    collections = handed_on(observed.collections, refusals(observed))
+    names = {c.metadata.name for c in collections}
     placement, mounts = placed(demands, size, previous), claim_mounts(profile)
     document = desired_document(
         members,
@@ -179,7 +183,8 @@ def _draft(
             )
             for m in members
         },
-        collections=handed_on(observed.collections, refusals(observed)),
+        collections=collections,
+        reindexes=[r for r in observed.reindexes if r.spec.collection in names and is_told(r)],
     )
     return document, placement.why
 
@@ -230,12 +235,14 @@ def _manifests(
 ) -> list[Manifest]:
     """Return the pool's readable objects in the order in which they are needed."""
     namespace, pool = observed.namespace, observed.pool
+    workers = [worker_policy(namespace, pool, owners)] if has_collections else []
     return [
         service_account(namespace, pool, owners),
         config_map(document, profile, secret, owners),
         headless_service(namespace, pool, owners),
         client_service(namespace, pool, owners),
         network_policy(namespace, pool, observed.config, owners),
+        *workers,
         disruption_budget(namespace, pool, owners),
         stateful_set(
             namespace,

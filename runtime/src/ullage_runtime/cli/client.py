@@ -135,6 +135,26 @@ class ApiClient:
         body = {} if revision is None else {"revision": revision}
         return self._asked("POST", f"/rollouts/{quote(model, safe='')}/rollback", json=body)
 
+    def reindexes(self) -> list[dict[str, Any]]:
+        """Return the server's reindex jobs; raises CliError."""
+        return list(self._asked("GET", "/v1/reindexes")["reindexes"])
+
+    def reindex(self, job: str) -> dict[str, Any]:
+        """Return how a reindex job stands; raises CliError."""
+        return self._asked("GET", _job(job))
+
+    def start_reindex(self, job: str, spec: dict[str, Any]) -> dict[str, Any]:
+        """Begin to bring a collection to its spec; raises CliError."""
+        return self._asked("POST", "/v1/reindexes", json={"name": job, "spec": spec})
+
+    def steer_reindex(self, job: str, verb: str) -> dict[str, Any]:
+        """Pause, resume, cancel, approve or roll back a job; raises CliError."""
+        return self._asked("POST", f"{_job(job)}/{verb}")
+
+    def change_reindex(self, job: str, change: dict[str, Any]) -> dict[str, Any]:
+        """Change how fast a job goes, or which goes first; raises CliError."""
+        return self._asked("PATCH", _job(job), json=change)
+
     def _asked(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, **content)
@@ -182,6 +202,10 @@ class ApiClient:
                 "start a server with `ullage up FILE`, or name another with --url",
             )
         return CliError(f"{self.url}: {str(error) or type(error).__name__}")
+
+
+def _job(name: str) -> str:
+    return f"/v1/reindexes/{quote(name, safe='')}"
 
 
 def _path(collection: str) -> str:

@@ -14,6 +14,7 @@ from ullage_runtime.cli import (
     inspecting,
     listing,
     reindex_worker,
+    reindexing,
     retrieval,
     rollout,
     up,
@@ -63,6 +64,7 @@ app.command("collections")(retrieval.collections)
 app.command("search")(retrieval.search)
 app.command("ingest")(retrieval.ingest)
 app.command("reindex-worker")(reindex_worker.reindex_worker)
+app.add_typer(reindexing.reindex, name="reindex")
 app.add_typer(caches.cache, name="cache")
 app.command("config")(listing.config)
 app.command("inspect")(inspecting.inspect)

@@ -33,6 +33,9 @@ end
 
 -- It answers; is it what the spec asks for? What is still being indexed is found all the same.
 local in_sync = find("InSync")
+if in_sync.reason == "Reindexing" then
+  return health("Progressing", in_sync.message)
+end
 if in_sync.status == "False" then
   return health("Degraded", in_sync.reason .. ": " .. in_sync.message)
 end

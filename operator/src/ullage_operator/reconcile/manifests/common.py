@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ullage_api.names import GROUP, MANAGED_BY, POOL_LABEL, SPEC_HASH_ANNOTATION, short_hash
-from ullage_operator.reconcile.observed import Member
+from ullage_operator.reconcile.observed import Owner
+
+WORKER_NAME: Final = "ullage-reindex-worker"
+"""Value of `app.kubernetes.io/name` on the pods of reindex workers."""
 
 RUNTIME_NAME: Final = "ullage-runtime"
 """Value of `app.kubernetes.io/name` on runtime pods; part of every selector, so never changed."""
@@ -34,7 +37,12 @@ def object_labels(pool: str) -> dict[str, str]:
     }
 
 
-def owner_references(owners: Iterable[Member]) -> list[Manifest]:
+def worker_labels(pool: str) -> dict[str, str]:
+    """Return the labels that find the pods of a pool's reindex workers."""
+    return {"app.kubernetes.io/name": WORKER_NAME, POOL_LABEL: pool}
+
+
+def owner_references(owners: Iterable[Owner]) -> list[Manifest]:
     """Return references to the owners, by name; garbage collection waits for the last of them.
 
     None is the controller and none blocks its own deletion: the owners share the object.
@@ -58,7 +66,7 @@ def manifest(
     name: str,
     namespace: str,
     labels: Mapping[str, str],
-    owners: Iterable[Member],
+    owners: Iterable[Owner],
     body: Mapping[str, Any],
     annotations: Mapping[str, str] | None = None,
 ) -> Manifest:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
-from ullage_api.names import pool_object_name
+from ullage_api.names import INTERNAL_PORT, pool_object_name
 from ullage_operator.reconcile.manifests.common import (
     Manifest,
     manifest,
     object_labels,
     selector_labels,
+    worker_labels,
 )
 from ullage_operator.reconcile.observed import Member, OperatorConfig
 
@@ -28,12 +29,13 @@ def service_account(namespace: str, pool: str, owners: Iterable[Member]) -> Mani
 def network_policy(
     namespace: str, pool: str, config: OperatorConfig, owners: Iterable[Member]
 ) -> Manifest:
-    """Return the policy: everybody may call `http`, the operator and the peers `internal`."""
+    """Return the policy: everybody may call `http`; operator, peers and workers `internal`."""
     operator = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": config.namespace}},
         "podSelector": {"matchLabels": dict(config.pod_labels)},
     }
     peers = {"podSelector": {"matchLabels": selector_labels(pool)}}
+    workers = {"podSelector": {"matchLabels": worker_labels(pool)}}
     return manifest(
         "networking.k8s.io/v1",
         "NetworkPolicy",
@@ -49,8 +51,32 @@ def network_policy(
                     {"ports": [{"port": "http", "protocol": "TCP"}]},
                     {
                         "ports": [{"port": "internal", "protocol": "TCP"}],
-                        "from": [operator, peers],
+                        "from": [operator, peers, workers],
                     },
+                ],
+            }
+        },
+    )
+
+
+def worker_policy(namespace: str, pool: str, owners: Iterable[Member]) -> Manifest:
+    """Return the policy of reindex workers: they call the pool's pods, and nobody calls them."""
+    pods = {"podSelector": {"matchLabels": selector_labels(pool)}}
+    names = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    return manifest(
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        name=f"{pool_object_name(pool)}-reindex",
+        namespace=namespace,
+        labels=object_labels(pool),
+        owners=owners,
+        body={
+            "spec": {
+                "podSelector": {"matchLabels": worker_labels(pool)},
+                "policyTypes": ["Ingress", "Egress"],
+                "egress": [
+                    {"ports": names},
+                    {"ports": [{"port": INTERNAL_PORT, "protocol": "TCP"}], "to": [pods]},
                 ],
             }
         },
