@@ -22,9 +22,13 @@ RESOURCES = {
     "/api/v1": ["namespaces", "pods"],
     "/apis/apps/v1": ["statefulsets"],
     "/apis/apiextensions.k8s.io/v1": ["customresourcedefinitions"],
-    "/apis/ullage.dev/v1alpha1": ["modeldeployments", "vectorcollections"],
+    "/apis/ullage.dev/v1alpha1": ["modeldeployments", "vectorcollections", "reindexjobs"],
 }
-KINDS = {"modeldeployments": "ModelDeployment", "vectorcollections": "VectorCollection"}
+KINDS = {
+    "modeldeployments": "ModelDeployment",
+    "vectorcollections": "VectorCollection",
+    "reindexjobs": "ReindexJob",
+}
 
 
 def api_resources(path: str) -> dict[str, Any]:

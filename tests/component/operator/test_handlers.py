@@ -115,7 +115,7 @@ def test_liveness_fails_when_nothing_is_polled_any_more() -> None:
 
 def test_kopf_has_no_handler_that_would_write_onto_objects() -> None:
     registry = watching.REGISTRY
-    assert len(registry._watching.get_all_handlers()) == 4
+    assert len(registry._watching.get_all_handlers()) == 5
     for writing in (registry._changing, registry._spawning, registry._indexing, registry._webhooks):
         assert list(writing.get_all_handlers()) == []
 

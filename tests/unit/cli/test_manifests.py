@@ -223,3 +223,44 @@ def test_what_is_wrong_with_a_collection_is_said(
 ) -> None:
     lines = problems_of(tmp_path / "m.yaml", EMBED + text)
     assert any(line.startswith(expected) for line in lines), lines
+
+
+JOBS = """\
+apiVersion: ullage.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: embed}
+spec: {pool: default, task: Embedding, model: {uri: "file:x.gguf"}}
+---
+apiVersion: ullage.dev/v1alpha1
+kind: VectorCollection
+metadata: {name: notes}
+spec: {pool: default, profile: Balanced, embedding: {modelDeployment: embed}}
+---
+apiVersion: ullage.dev/v1alpha1
+kind: ReindexJob
+metadata: {name: notes-2}
+spec: {collection: notes, suspend: false}
+"""
+
+
+def job_of(path: pathlib.Path, text: str) -> str:
+    path.write_text(text)
+    (job,) = read_manifests([path]).reindexes
+    return job.metadata.uid
+
+
+def test_a_job_is_another_one_only_when_something_else_is_wanted(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "m.yaml"
+    uid = job_of(path, JOBS)
+    assert uid
+    assert job_of(path, JOBS) == uid
+    assert job_of(path, JOBS.replace("suspend: false", "suspend: true")) == uid
+    assert job_of(path, JOBS.replace("Balanced", "FastQuery")) != uid
+    assert job_of(path, JOBS.replace("suspend: false", "mode: Copy")) != uid
+
+
+def test_a_job_of_a_collection_that_is_not_there_is_refused(tmp_path: pathlib.Path) -> None:
+    (problem,) = problems_of(
+        tmp_path / "m.yaml", JOBS.replace("collection: notes", "collection: x")
+    )
+    assert problem == "notes-2: there is no VectorCollection 'x'; collections here: notes"
