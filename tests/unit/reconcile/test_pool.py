@@ -128,16 +128,20 @@ def test_an_admins_environment_variable_replaces_ours() -> None:
     assert env == [{"name": "ULLAGE_LOG_FORMAT", "value": "pretty"}]
 
 
-def test_only_the_operator_and_the_peers_reach_the_internal_port() -> None:
+def test_only_the_operator_the_peers_and_the_workers_reach_the_internal_port() -> None:
     plan = decide_pool(World().add(resource()).pool())
     ingress = objects(plan)["NetworkPolicy ullage-default"]["spec"]["ingress"]
     (guarded,) = [rule for rule in ingress if rule["ports"][0]["port"] == "internal"]
-    operator, peers = guarded["from"]
+    operator, peers, workers = guarded["from"]
     assert operator["namespaceSelector"]["matchLabels"] == {
         "kubernetes.io/metadata.name": "ullage-system"
     }
     assert operator["podSelector"]["matchLabels"]
     assert peers["podSelector"]["matchLabels"]["ullage.dev/pool"] == "default"
+    assert workers["podSelector"]["matchLabels"] == {
+        "app.kubernetes.io/name": "ullage-reindex-worker",
+        "ullage.dev/pool": "default",
+    }
 
 
 def test_the_token_is_in_its_secret_and_nowhere_else() -> None:

@@ -85,7 +85,7 @@ def summary(world: World) -> tuple[str, str]:
 def test_a_job_is_held_before_a_pod_is_told_of_it() -> None:
     world = World().add(embedder()).add_collections(collection()).add_reindexes(reindex())
     world.carry_out(decide_pool(world.pool()))
-    assert world.desired.reindexes == ()
+    assert list(world.desired.reindexes) == []
     plan = decide_reindex(world.reindex())
     assert plan.concerns_pool
     world.carry_out(plan, JOB)
