@@ -47,7 +47,8 @@ soak: setup ## What takes long: 20 seeds of kills in a swap and 60 of a shards' 
 	@ULLAGE_SOAK_SEEDS=20 ULLAGE_SOAK_SWAPS=200 $(RUN) pytest --timeout=3600 \
 	  tests/component/http/test_killed_swaps.py tests/component/http/test_swaps.py \
 	  tests/component/retrieval/test_shard_owner.py
-	@ULLAGE_HISTORIES=10000 $(RUN) pytest tests/component/retrieval/test_histories.py
+	@ULLAGE_HISTORIES=10000 $(RUN) pytest tests/component/retrieval/test_histories.py \
+	  tests/component/retrieval/test_reindex_histories.py
 
 .PHONY: conformance
 conformance: setup ## What OpenAI's client, LangChain, llm-comply and schemathesis say; `test` too
@@ -91,6 +92,10 @@ format: setup ## Put the code in shape
 crds: setup ## Regenerate crds/*.yaml and what the chart derives from the contract
 	@$(RUN) python -m ullage_api.crdgen crds
 	@$(RUN) python charts/generate.py
+
+.PHONY: states
+states: setup ## Draw docs/reindex-states.md from the states of a reindex job
+	@$(RUN) python -m ullage_runtime.core.reindexing.diagram > docs/reindex-states.md
 
 .PHONY: golden
 golden: setup ## Rewrite the golden files after a change that is meant; read the diff

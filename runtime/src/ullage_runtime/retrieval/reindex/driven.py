@@ -8,7 +8,13 @@ import structlog
 
 from ullage_api.conditions import Reason
 from ullage_api.kinds.reindex_phase import ReindexPhase as Phase
-from ullage_runtime.core.errors import DiskFull, LeaseHeld, ReindexConflict, StaleLease
+from ullage_runtime.core.errors import (
+    CollectionUnavailable,
+    DiskFull,
+    LeaseHeld,
+    ReindexConflict,
+    StaleLease,
+)
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.making import Making, Remaker
 from ullage_runtime.retrieval.reindex import gates
@@ -60,6 +66,11 @@ class Driven:
 
     async def lease(self, asked: LeaseRequest) -> Lease:
         """Give or renew the right to drive; raises LeaseHeld or StaleLease."""
+        if self.job.scene is None:
+            # What was kept of the job is not known yet, the last lease among it.
+            raise CollectionUnavailable(
+                f"collection {self._record.spec.collection!r} is being opened", retry_after=1.0
+            )
         record, now = self._record, self.clock()
         if asked.token is not None:
             self._check(asked.token, asked.worker)

@@ -1,7 +1,7 @@
 """One worker's life: it takes the lease, does what the job's phase is about, and ends with it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from enum import IntEnum
 from typing import Any, Final
 
@@ -58,9 +58,12 @@ class ExitCode(IntEnum):
 class Driving:
     """Drives one job until no worker is needed any more."""
 
-    def __init__(self, pod: Pod, leased: Leased) -> None:
+    def __init__(
+        self, pod: Pod, leased: Leased, verifying: Callable[[Pod, Leased], Verifying] = Verifying
+    ) -> None:
         self._pod = pod
         self._leased = leased
+        self._verifying = verifying
 
     async def run(self) -> ExitCode:
         """Drive the job; return how it ended."""
@@ -70,7 +73,7 @@ class Driving:
                 if phase is Phase.COPYING and self._copies:
                     await self._beside_renewals(Copying(self._pod, self._leased).run())
                 elif phase is Phase.VERIFYING:
-                    await self._beside_renewals(Verifying(self._pod, self._leased).run())
+                    await self._beside_renewals(self._verifying(self._pod, self._leased).run())
                 await self._moved_on(phase)
         except Fenced as error:
             log.warning("another worker drives now", told=str(error))
