@@ -34,6 +34,7 @@ from ullage_api.kinds.memory import ResidencySettings
 from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_runtime.core.domain import GenerateRequest, Sampling
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.engines.registry import engine_of
 from ullage_runtime.governor.host import HostMemory
 from ullage_runtime.models.pool import ModelPool
@@ -55,6 +56,7 @@ class Fetched:
         settings: RuntimeSettings,  # noqa: ARG002
         progress: Callable[[int, int | None], None],  # noqa: ARG002
         inspect: Inspect | None = None,  # noqa: ARG002
+        precision: PrecisionType = PrecisionType.AUTO,  # noqa: ARG002
     ) -> CachedModel:
         """Return the file at a path."""
         return CachedModel(path=uri, sha256=uri, size=await asyncio.to_thread(os.path.getsize, uri))

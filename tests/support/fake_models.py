@@ -31,6 +31,7 @@ from ullage_runtime.core.domain import (
 )
 from ullage_runtime.core.errors import EngineDied, EngineFailed, LoadError
 from ullage_runtime.core.pooled import Ability, EmbedRequest, PooledAnswer, RerankRequest, Said
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 from ullage_runtime.governor.devices import DeviceError, Reading
 from ullage_runtime.governor.policy import MemoryOverrides
@@ -101,6 +102,7 @@ class FakeSource:
         settings: RuntimeSettings,
         progress: Callable[[int, int | None], None],
         inspect: Inspect | None = None,
+        precision: PrecisionType = PrecisionType.AUTO,
     ) -> CachedModel:
         self.fetched.append(uri)
         for step in range(1, 101):

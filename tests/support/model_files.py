@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ullage_api.profile import RuntimeSettings
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.ports import CachedModel, Inspect
 
 
@@ -19,6 +20,7 @@ class LocalFiles:
         settings: RuntimeSettings,
         progress: Callable[[int, int | None], None],
         inspect: Inspect | None = None,
+        precision: PrecisionType = PrecisionType.AUTO,
     ) -> CachedModel:
         data = await asyncio.to_thread(Path(uri).read_bytes)
         return CachedModel(path=uri, sha256=hashlib.sha256(data).hexdigest(), size=len(data))

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from tests.support.encoder_models import CLS, PAD, SEP, SPECIAL, UNKNOWN, Encoder, weights_of
+from ullage_runtime.engines.onnx.conversion.quantising import quantise
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OPSET = 20
@@ -55,6 +57,16 @@ def write_onnx(
     )
     if pooling is not None:
         write_json(folder / "1_Pooling" / "config.json", **{f"pooling_mode_{pooling}": True})
+    return folder
+
+
+def write_builds(folder: Path, encoder: Encoder | None = None) -> Path:
+    """Write an encoder in 32, 16 and 8 bits, as repositories have them, and return the folder."""
+    write_onnx(folder, encoder, name="onnx/model.onnx")
+    whole = folder / "onnx" / "model.onnx"
+    half = convert_float_to_float16(onnx.load(str(whole)), keep_io_types=True)
+    save(half, folder / "onnx" / "model_fp16.onnx")
+    quantise(whole, folder / "onnx" / "model_quantized.onnx")
     return folder
 
 

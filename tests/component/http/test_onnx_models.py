@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.encoder_models import Encoder, embedded, pieces, score, write_encoder
 from tests.support.gguf_models import write_model
-from tests.support.onnx_models import write_onnx
+from tests.support.onnx_models import write_builds, write_onnx
 from tests.support.runtimes import eventually, served
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings, Instructions
@@ -212,6 +212,44 @@ async def test_one_request_has_all_that_a_model_says_of_a_text(
             assert unpacked == pytest.approx(rows)
             assert len(short[place]["embedding"]) == 16
             assert short[place]["sparse_embedding"] == weights
+
+
+async def test_a_precision_is_a_revision_of_its_own_and_one_that_is_not_there_leaves_the_old(
+    tmp_path: pathlib.Path,
+) -> None:
+    wide = Encoder(width=128, feed_forward=256)
+    folder = write_builds(tmp_path / "files" / "m", wide)
+    wanted = np.stack([embedded(wide, text) for text in TEXTS])
+    revisions: set[str | None] = set()
+    async with served(tmp_path, None) as (runtime, client):
+        client.timeout = httpx.Timeout(PATIENCE)
+
+        async def apply(sequence: int, precision: str) -> DesiredModel:
+            desired = document(
+                tmp_path / "files", model("m", "m", precision=precision), sequence=sequence
+            )
+            await runtime.models.apply(desired)
+            return desired.models[0]
+
+        for sequence, (precision, least) in enumerate(
+            (("f32", 0.99999), ("int8", 0.99), ("f16", 0.999)), 1
+        ):
+            desired = await apply(sequence, precision)
+            known = frozenset({None, *revisions})
+            await eventually(lambda: runtime.models.revision(desired) not in known, PATIENCE)  # noqa: B023
+            revisions.add(runtime.models.revision(desired))
+            assert least < (await vectors(client, "m") * wanted).sum(axis=1).min()
+        assert len(revisions) == 3
+        (folder / "onnx" / "model_quantized.onnx").unlink()
+        desired = await apply(4, "int8")
+
+        def refused() -> bool:
+            report = runtime.models.report().model("m")
+            return report is not None and "has no int8 build" in (report.message or "")
+
+        await eventually(refused, PATIENCE)
+        assert runtime.models.revision(desired) in revisions
+        assert (await vectors(client, "m")).shape == (3, wide.width)
 
 
 async def test_an_embedder_is_swapped_for_its_8_bit_build_without_a_failed_request(

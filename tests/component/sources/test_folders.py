@@ -16,9 +16,10 @@ from tests.support.model_folders import (
     tree_digest,
     write_files,
 )
-from tests.support.model_sources import SETTINGS, fetched, make_cache
+from tests.support.model_sources import SETTINGS, fetched, ignored, make_cache
 from ullage_api.conditions import Reason
 from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.sources import HubAccess, ModelCache
 
 URI = "hf://team/encoder"
@@ -72,6 +73,41 @@ async def test_a_file_that_needs_others_brings_them(
     assert model.path.endswith(f"{model.sha256}/onnx/model.onnx")
     assert model.sha256 == tree_digest(files, names)
     assert Path(model.path).parents[1].joinpath("tokenizer.json").is_file()
+
+
+async def test_of_a_models_builds_only_the_one_in_the_precision_is_fetched(
+    tmp_path: Path, server: FileServer, hub_cache: ModelCache
+) -> None:
+    builds = {name.replace("model.", "model_fp16."): data for name, data in FILES.items()}
+    publish_repository(server, FILES | {n: data[:-1] for n, data in builds.items() if "16" in n})
+    settings = SETTINGS.model_copy(update={"file_roots": (str(tmp_path),)})
+    models = {}
+    for precision in PrecisionType:
+        if precision is PrecisionType.INT8:
+            with pytest.raises(LoadError, match=r"no int8 build.*f16 \(model_fp16.onnx\)"):
+                await hub_cache.fetch(URI, None, settings, ignored, None, precision)
+            continue
+        model = await hub_cache.fetch(URI, None, settings, ignored, None, precision)
+        models[precision] = model
+        is_whole = precision is PrecisionType.AUTO
+        folder = Path(model.path) if is_whole else Path(model.path).parent
+        build = "model_fp16.onnx" if precision is PrecisionType.F16 else "model.onnx"
+        assert set(contents(folder)) == {
+            "config.json",
+            build,
+            f"{build}_data",
+            "tokenizer.json",
+        }
+        pinned = await hub_cache.fetch(URI, model.sha256, settings, ignored, None, precision)
+        assert pinned == model
+        write_files(tmp_path / "models", contents(folder))
+        lying = "file:models"
+        copied = await hub_cache.fetch(lying, None, settings, ignored, None, precision)
+        assert copied.sha256 == model.sha256
+        assert Path(copied.path).name == ("models" if is_whole else build)
+    assert models[PrecisionType.F16].sha256 != models[PrecisionType.F32].sha256
+    asked = [request.path for request in server.gets() if request.path.endswith("_data")]
+    assert len(asked) == 2, "what several builds need is fetched once"
 
 
 async def test_a_file_cut_in_any_of_several_files_goes_on_where_it_was(

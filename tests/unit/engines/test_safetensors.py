@@ -11,6 +11,7 @@ from tests.support.llama_folders import HEADS, HIDDEN, LAYERS, write_adapter, wr
 from ullage_runtime.core.domain import Adapter, CacheType, EngineSpec
 from ullage_runtime.core.errors import LoadError
 from ullage_runtime.core.pooled import Ability
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.engines.registry import engine_of
 from ullage_runtime.engines.vllm.files import find_files
 from ullage_runtime.engines.vllm.header import tensor_bytes
@@ -52,9 +53,21 @@ def test_the_estimate_is_the_weights_and_the_cache_that_the_context_wants(folder
     assert estimate(EngineSpec(str(folder)), on_gpu=False).kv_cache == large.kv_cache // 2
 
 
+def test_a_precision_is_what_weights_and_cache_are_computed_in(folder: Path) -> None:
+    stored = estimate(EngineSpec(str(folder)), on_gpu=False)
+    half = estimate(EngineSpec(str(folder), precision=PrecisionType.F16), on_gpu=False)
+    assert half.weights == pytest.approx(stored.weights / 2, abs=1)
+    assert half.kv_cache == stored.kv_cache // 2
+    assert find_files(str(folder), PrecisionType.F16).dtype == "float16"
+    settings(folder, quantization_config={"quant_method": "awq"})
+    half = estimate(EngineSpec(str(folder), precision=PrecisionType.F16), on_gpu=False)
+    assert half.weights == stored.weights
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
+        ({"precision": PrecisionType.INT8}, "int8 is for ONNX"),
         ({"purpose": Ability.EMBED}, "ullage convert"),
         ({"kv_cache_type": CacheType.Q8_0}, "kvCacheType"),
         ({"gpu_layers": 3}, "gpuLayers"),

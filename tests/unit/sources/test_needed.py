@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.sources.needed import MAX_FILES, Needed, needed, needs_others
 from ullage_runtime.models.sources.trees import Tree, TreeFile
 
@@ -107,6 +108,76 @@ def test_what_cannot_be_chosen_is_refused_with_what_there_is(
     with pytest.raises(LoadError) as caught:
         needed(names, path, "it")
     assert words in caught.value.message
+
+
+XENOVA = [
+    "config.json",
+    *(
+        f"onnx/model{ending}.onnx"
+        for ending in ("", "_bnb4", "_fp16", "_int8", "_q4", "_q4f16", "_quantized", "_uint8")
+    ),
+    "tokenizer.json",
+]
+"""A repository as transformers.js has them."""
+ARCHES = [
+    *SENTENCE_TRANSFORMERS,
+    "onnx/model_O1.onnx",
+    "onnx/model_qint8_arm64.onnx",
+    "onnx/model_qint8_avx512_vnni.onnx",
+    "onnx/model_quint8_avx2.onnx",
+]
+"""A repository as sentence-transformers has them."""
+
+
+@pytest.mark.parametrize(
+    ("names", "precision", "main"),
+    [
+        (XENOVA, "f32", "onnx/model.onnx"),
+        (XENOVA, "f16", "onnx/model_fp16.onnx"),
+        (XENOVA, "int8", "onnx/model_int8.onnx"),
+        ([n for n in XENOVA if "int8" not in n], "int8", "onnx/model_quantized.onnx"),
+        (ARCHES, "f32", "onnx/model.onnx"),
+        (ARCHES, "f16", "onnx/model_O4.onnx"),
+        (ARCHES, "int8", "onnx/model_qint8_arm64.onnx"),
+        (["model.onnx", "int8/model.onnx", "fp16/model.onnx"], "int8", "int8/model.onnx"),
+        (["model.onnx", "x/int8/tokens.onnx", "model-f16.onnx"], "f16", "model-f16.onnx"),
+        (["model_quantized.onnx", "decoder_model_quantized.onnx"], "int8", "model_quantized.onnx"),
+        (["encoder.onnx"], "int8", "encoder.onnx"),
+    ],
+)
+def test_a_precision_is_the_build_whose_name_says_it(
+    names: list[str], precision: str, main: str
+) -> None:
+    chosen = needed(names, None, "it", PrecisionType(precision))
+    assert chosen.main == main
+    assert [n for n in chosen.files if n.endswith(".onnx")] == [main]
+    assert "model.safetensors" not in chosen.files
+    assert needed(chosen.files, None, "it", PrecisionType(precision)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "precision", "words"),
+    [
+        (["model.onnx", "model_fp16.onnx"], None, "int8", "there are f32 (model.onnx), f16 (mod"),
+        (["model_q4.onnx"], None, "int8", "it has no int8 build, which engine.precision asks for"),
+        (["model_q4.onnx"], None, "int8", "there are others (model_q4.onnx)"),
+        (["model_int8.onnx"], None, "f32", "there are int8 (model_int8.onnx)"),
+        (["a_int8.onnx", "b_int8.onnx"], None, "int8", "it holds several models in int8"),
+        (["model_fp16.onnx"], "model_fp16.onnx", "int8", "it names a build in f16"),
+        (["model_q4.onnx"], "model_q4.onnx", "int8", "it names a build in another precision"),
+    ],
+)
+def test_a_build_that_is_not_there_is_refused_with_those_that_are(
+    names: list[str], path: str | None, precision: str, words: str
+) -> None:
+    with pytest.raises(LoadError) as caught:
+        needed(names, path, "it", PrecisionType(precision))
+    assert words in caught.value.message
+
+
+def test_a_precision_changes_nothing_where_there_is_no_onnx() -> None:
+    for names in (SPLIT, ["a.gguf"], ["config.json", "model.safetensors"]):
+        assert needed(names, None, "it", PrecisionType.F16) == needed(names, None, "it")
 
 
 NAMES = st.lists(

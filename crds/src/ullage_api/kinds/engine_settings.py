@@ -16,6 +16,15 @@ class KvCacheType(StrEnum):
     Q4_0 = "q4_0"
 
 
+class PrecisionType(StrEnum):
+    """In which numbers a model's weights are kept."""
+
+    AUTO = "Auto"
+    F32 = "f32"
+    F16 = "f16"
+    INT8 = "int8"
+
+
 class PoolingType(StrEnum):
     """How the vectors of a text's tokens become the text's embedding."""
 
@@ -106,6 +115,16 @@ class EngineSettings(KubeModel):
         ),
     ] = None
 
+    precision: Annotated[
+        PrecisionType | None,
+        Field(
+            description=(
+                "Which build of an ONNX model is fetched and loaded, where its folder holds "
+                "several: f32, f16 or int8. Of a model in safetensors, what vLLM computes in: f32 "
+                "or f16. Unset or Auto: model.onnx, and what the files of safetensors say."
+            ),
+        ),
+    ] = None
     pooling: Annotated[
         PoolingType | None,
         Field(

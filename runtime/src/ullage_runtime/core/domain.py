@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ullage_runtime.core.pooled import Ability, Output, PoolingType
+from ullage_runtime.core.precision import PrecisionType
 
 
 class FinishReason(StrEnum):
@@ -252,6 +253,8 @@ class EngineSpec:
     """What it is loaded for: a context can generate, embed or rank, and only one of these."""
     pooling: PoolingType = PoolingType.AUTO
     """How texts are embedded."""
+    precision: PrecisionType = PrecisionType.AUTO
+    """What the weights are kept in; Auto: what the files have."""
     prefixes: str = ""
     """File with what an engine of the same model has saved of frequent prompts; empty: none."""
 

@@ -8,6 +8,7 @@ from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pod_report import ReportedAdapter, ReportedRevision
 from ullage_api.wire.pool_desired import DesiredRevision
 from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.ports import CachedModel, Inspect, ModelSourcePort
 
 Fetching = Callable[[str], Callable[[int, int | None], None]]
@@ -81,7 +82,8 @@ async def fetch_artifacts(
 ) -> Artifacts:
     """Return a revision's files, one fetched after the other; raises LoadError."""
     told = fetching("the weights")
-    model = await source.fetch(want.uri, want.sha256, settings, told, inspect)
+    precision = PrecisionType(want.engine.precision or PrecisionType.AUTO)
+    model = await source.fetch(want.uri, want.sha256, settings, told, inspect, precision)
     adapters: list[FetchedAdapter] = []
     for wanted in want.adapters:
         told = fetching(f"adapter {wanted.name!r}")

@@ -22,6 +22,7 @@ from ullage_runtime.core.domain import (
 from ullage_runtime.core.errors import EngineFailed, LoadError
 from ullage_runtime.core.generation import Generation
 from ullage_runtime.core.pooled import DEFAULT_TEXTS, Ability, PoolingType
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.engines.base import Engine
 from ullage_runtime.engines.factory import EngineFactory
@@ -275,4 +276,5 @@ def engine_spec(artifacts: Artifacts) -> EngineSpec:
         adapters=tuple(Adapter(a.name, a.file.path, a.scale) for a in artifacts.adapters),
         purpose=purpose,
         pooling=PoolingType(settings.pooling or PoolingType.AUTO),
+        precision=PrecisionType(settings.precision or PrecisionType.AUTO),
     )

@@ -12,6 +12,7 @@ from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesi
 from ullage_runtime.core.decisions import Decision
 from ullage_runtime.core.domain import Chunk, GenerateRequest, Loaded, ModelCard
 from ullage_runtime.core.pooled import EmbedRequest, PooledAnswer, RerankRequest, Role
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 
 MOVING: Final = ("requests_running", "requests_waiting", "generated_tokens")
@@ -56,9 +57,11 @@ class ModelSourcePort(Protocol):
         settings: RuntimeSettings,
         progress: Callable[[int, int | None], None],
         inspect: Inspect | None = None,
+        precision: PrecisionType = PrecisionType.AUTO,
     ) -> CachedModel:
         """Return the file of a URI, fetching what the cache does not hold.
 
+        `precision` says which of a folder's builds is meant, where it holds several.
         `progress` is told the bytes held so far and the total, if known. `inspect` is shown the
         beginning of a file that is being fetched. Raises LoadError with SOURCE_UNAVAILABLE,
         CHECKSUM_MISMATCH or INVALID_MODEL, and whatever `inspect` raises. Cancelling keeps what

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from ullage_runtime.core.domain import EngineSpec, Footprint
+from ullage_runtime.core.errors import invalid_model
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.engines.llamacpp.adapters import adapter_bytes
 from ullage_runtime.engines.llamacpp.header import Header, read_header
 from ullage_runtime.engines.llamacpp.library import Library, row_bytes
@@ -49,6 +51,11 @@ def estimate(library: Library, spec: EngineSpec) -> Footprint:
 
 def read_headers(spec: EngineSpec) -> tuple[Header, int]:
     """Return the model's header and the bytes of all adapters' tensors; raises LoadError."""
+    if spec.precision is not PrecisionType.AUTO:
+        raise invalid_model(
+            f"engine.precision asks for {spec.precision}; a GGUF file is what it was written in: "
+            "remove it, and name another file in model.uri, or make one with `ullage convert`"
+        )
     header = read_header(spec.path, row_bytes)
     return header, sum(adapter_bytes(a, header.architecture, row_bytes) for a in spec.adapters)
 

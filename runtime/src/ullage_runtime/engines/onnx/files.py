@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ullage_runtime.core.errors import invalid_model
 from ullage_runtime.core.pooled import PoolingType
+from ullage_runtime.core.precision import stated_precision
 
 DEFAULT_LONGEST: Final = 512
 """Longest text when the spec names no length: its attention takes the square of it in memory."""
@@ -27,6 +28,8 @@ _POOLING_MODES: Final = {
     "pooling_mode_cls_token": PoolingType.CLS,
     "pooling_mode_lasttoken": PoolingType.LAST,
 }
+_DEEPEST: Final = 3
+"""Folders that are looked into: `onnx/int8`, `onnx`, and what they lie in."""
 _PLAUSIBLE: Final = 1 << 20
 """Above this a length says that there is none: tokenizers write 1e30."""
 
@@ -96,8 +99,9 @@ def find_files(path: str) -> OnnxFiles:
     """Return the files of a model, which a path names or holds; raises LoadError(InvalidModel)."""
     model = _onnx_file(Path(path))
     folders = [model.parent]
-    if model.parent.name == "onnx":  # where the hub's repositories have it, beneath the rest
-        folders.append(model.parent.parent)
+    # Where the hub's repositories have it, beneath the rest; each build in a folder or not.
+    while len(folders) < _DEEPEST and _is_below(folders[-1].name):
+        folders.append(folders[-1].parent)
     tokenizer = _found(folders, "tokenizer.json")
     if tokenizer is None:
         raise invalid_model(
@@ -114,6 +118,10 @@ def find_files(path: str) -> OnnxFiles:
         pooling_config=_object(folders, "1_Pooling/config.json"),
         stages=tuple(_stage(each) for each in stages) if isinstance(stages, list) else (),
     )
+
+
+def _is_below(folder: str) -> bool:
+    return folder == "onnx" or stated_precision(folder) is not None
 
 
 def _onnx_file(path: Path) -> Path:

@@ -7,6 +7,7 @@ length is held against what there is, and the walk has an end.
 """
 
 import mmap
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from ullage_runtime.core.errors import invalid_model
+from ullage_runtime.core.precision import PrecisionType
 
 MAX_FIELDS: Final = 2_000_000
 """Fields of all messages that are looked at; a large encoder has 50,000."""
@@ -48,13 +50,30 @@ _MODEL_GRAPH: Final = 7
 _MODEL_FUNCTION: Final = 25
 _FUNCTION_NODE: Final = 7
 _NODE_ATTRIBUTE: Final = 5
+_ATTRIBUTE_NAME: Final = 1
+_ATTRIBUTE_INTEGER: Final = 3
 _ATTRIBUTE_TENSORS: Final = frozenset({5, 10})
 _ATTRIBUTE_GRAPHS: Final = frozenset({6, 11})
 _VALUE_NAME: Final = 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_TENSOR_TYPE: Final = 2
 _TENSOR_EXTERNAL: Final = 13
 _TENSOR_DATA: Final = frozenset({4, 5, 6, 7, 9, 10, 11})
 """`float_data` to `uint64_data`: the numbers themselves, in whatever form."""
+_KEPT_IN: Final = {
+    PrecisionType.INT8: frozenset({2, 3}),
+    PrecisionType.F16: frozenset({10}),
+    PrecisionType.F32: frozenset({1}),
+}
+"""Precisions with the types of `TensorProto.DataType` that their matrices have."""
+_FEW_BITS: Final = frozenset({21, 22, 23})
+"""Likewise: 4 bits."""
+_BITS: Final = b"bits"
+"""The attribute by which onnxruntime's own operators say how many bits bytes are made of."""
+_WHOLE_BYTE: Final = 8
+_SHARE: Final = 100
+"""Matrices are one part in so many of all weights at least: vocabularies are often left in 32 bits,
+and a small encoder of many languages is little else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,8 @@ class External:
     offset: int
     length: int | None
     """None: all that follows."""
+    type: int = 0
+    """What the numbers are, as a `TensorProto.DataType`."""
 
 
 @dataclass(slots=True)
@@ -78,6 +99,25 @@ class Header:
     externals: list[External] = field(default_factory=list)
     outer_bytes: int = 0
     """Bytes of the tensors in other files."""
+    bytes_of_type: Counter[int] = field(default_factory=Counter)
+    """Bytes of the tensors by `TensorProto.DataType`."""
+    has_few_bits: bool = False
+    """Whether an operator takes bytes apart into numbers of fewer bits."""
+
+    @property
+    def precision(self) -> PrecisionType:
+        """What the matrices are kept in; Auto when it is none of those that have a name."""
+        if self.has_few_bits or any(self.bytes_of_type[each] for each in _FEW_BITS):
+            return PrecisionType.AUTO
+        for precision, types in _KEPT_IN.items():
+            if _SHARE * sum(self.bytes_of_type[each] for each in types) >= self.weight_bytes > 0:
+                return precision
+        return PrecisionType.AUTO
+
+    @property
+    def half_bytes(self) -> int:
+        """Bytes of the tensors in 16 bits."""
+        return sum(self.bytes_of_type[each] for each in _KEPT_IN[PrecisionType.F16])
 
     @property
     def weight_bytes(self) -> int:
@@ -94,7 +134,10 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _Walk(data, header).model()
-        header.outer_bytes = sum(_checked(path, external) for external in header.externals)
+        for external in header.externals:
+            size = _checked(path, external)
+            header.outer_bytes += size
+            header.bytes_of_type[external.type] += size
     except _DamagedError as error:
         raise invalid_model(f"{path.name} is no whole ONNX file: {error}") from error
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
@@ -172,22 +215,33 @@ class _Walk:
         for attribute in self._fields(node.start, node.end):
             if attribute.number != _NODE_ATTRIBUTE:
                 continue
-            for found in self._fields(attribute.start, attribute.end):
-                if found.number in _ATTRIBUTE_TENSORS:
+            numbers: dict[int, int] = {}
+            name = b""
+            for found in self._fields(attribute.start, attribute.end, numbers):
+                if found.number == _ATTRIBUTE_NAME:
+                    name = self._data[found.start : min(found.end, found.start + SHOWN)]
+                elif found.number in _ATTRIBUTE_TENSORS:
                     self._tensor(found)
                 elif found.number in _ATTRIBUTE_GRAPHS:
                     self._graph(found, depth + 1)
+            if name == _BITS:
+                self._header.has_few_bits |= numbers.get(_ATTRIBUTE_INTEGER, 0) < _WHOLE_BYTE
 
     def _tensor(self, tensor: _Field) -> None:
         entries: dict[str, str] = {}
-        for found in self._fields(tensor.start, tensor.end):
+        numbers: dict[int, int] = {}
+        size = 0
+        for found in self._fields(tensor.start, tensor.end, numbers):
             if found.number in _TENSOR_DATA:
-                self._header.inner_bytes += found.end - found.start
+                size += found.end - found.start
             elif found.number == _TENSOR_EXTERNAL:
                 pair = self._texts(found)
                 entries[pair.get(_ENTRY_KEY, "")] = pair.get(_ENTRY_VALUE, "")
+        kind = numbers.get(_TENSOR_TYPE, 0)
+        self._header.inner_bytes += size
+        self._header.bytes_of_type[kind] += size
         if entries:
-            self._header.externals.append(_external(entries))
+            self._header.externals.append(_external(entries, kind))
 
     def _name(self, value: _Field) -> str:
         return self._texts(value).get(_VALUE_NAME, "")
@@ -199,8 +253,8 @@ class _Walk:
             for found in self._fields(message.start, message.end)
         }
 
-    def _fields(self, at: int, end: int) -> Iterator[_Field]:
-        """Yield the fields between two places; numbers tell nothing here and are left out."""
+    def _fields(self, at: int, end: int, numbers: dict[int, int] | None = None) -> Iterator[_Field]:
+        """Yield the fields between two places, without numbers, which go into a table if wanted."""
         while at < end:
             self._seen += 1
             if self._seen > MAX_FIELDS:
@@ -208,7 +262,9 @@ class _Walk:
             key, at = self._varint(at, end)
             number, kind = key >> 3, key & 7
             if kind == _Kind.VARINT:
-                _, at = self._varint(at, end)
+                value, at = self._varint(at, end)
+                if numbers is not None:
+                    numbers[number] = value
                 continue
             start, after = self._extent(kind, at, end)
             if after > end or not number:
@@ -242,13 +298,14 @@ class _Walk:
         raise _DamagedError(f"there is no number at byte {at}")
 
 
-def _external(entries: dict[str, str]) -> External:
+def _external(entries: dict[str, str], kind: int) -> External:
     """Return where a tensor's numbers are; numbers that are none are wrong ones."""
     offset, length = entries.get("offset", "0"), entries.get("length")
     return External(
         location=entries.get("location", ""),
         offset=_number(offset),
         length=None if length is None else _number(length),
+        type=kind,
     )
 
 

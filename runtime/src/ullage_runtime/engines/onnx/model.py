@@ -19,9 +19,11 @@ from ullage_runtime.core.pooled import (
     SparseVector,
     TokenVectors,
 )
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.core.vectors import dimensions
 from ullage_runtime.engines.limits import cpu_quota
 from ullage_runtime.engines.onnx.files import DEFAULT_LONGEST, OnnxFiles, find_files
+from ullage_runtime.engines.onnx.header import read_header
 from ullage_runtime.engines.onnx.heads import Numbers, heads_for, pooled_output
 from ullage_runtime.engines.onnx.session import BATCH, Session, runs_of, tried_in_halves
 from ullage_runtime.engines.tokenizing import HubTokenizer
@@ -36,7 +38,7 @@ class OnnxModel:
     def __init__(self, spec: EngineSpec) -> None:
         """Load it; raises LoadError."""
         files = find_files(spec.path)
-        check_spec(spec)
+        check_spec(spec, files)
         self.family = files.family
         self.layers = files.layers
         self.parallel = max(1, spec.parallel)
@@ -113,14 +115,22 @@ class OnnxModel:
         return said[0]
 
 
-def check_spec(spec: EngineSpec) -> None:
-    """Raise LoadError for what is asked of a GGUF file only."""
+def check_spec(spec: EngineSpec, files: OnnxFiles) -> None:
+    """Raise LoadError for what is asked of a GGUF file only, or of another build than this one."""
     if spec.purpose is Ability.GENERATE:
         raise invalid_model(
             "an ONNX file embeds or ranks texts: its task is Embedding or Rerank; chats want GGUF"
         )
     if spec.adapters:
         raise invalid_model("adapters are applied to GGUF files only; remove model.adapters")
+    if spec.precision is not PrecisionType.AUTO:
+        found = read_header(files.model).precision
+        if found is not spec.precision:
+            said = "neither f32 nor f16 nor int8" if found is PrecisionType.AUTO else found
+            raise invalid_model(
+                f"engine.precision asks for {spec.precision}; the weights of {files.model.name} "
+                f"are {said}: name another file, or leave engine.precision out"
+            )
 
 
 def longest_text(files: OnnxFiles, spec: EngineSpec) -> int:

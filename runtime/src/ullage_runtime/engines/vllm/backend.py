@@ -53,7 +53,7 @@ class VllmBackend:
     def load(self, spec: EngineSpec) -> Loaded:
         """Load the model; raises LoadError."""
         began = time.monotonic()
-        files = find_files(spec.path)
+        files = find_files(spec.path, spec.precision)
         check_spec(spec, files, on_gpu=on_gpu())
         context = context_length(spec, files)
         speller = Speller(files, context)

@@ -13,12 +13,15 @@ from typing import Any, Final
 
 from ullage_runtime.core.domain import Adapter
 from ullage_runtime.core.errors import invalid_model
+from ullage_runtime.core.precision import PrecisionType
 
 MAX_JSON_BYTES: Final = 4 << 20
 """Longest file of settings: lists of added tokens are among them, the vocabulary is not."""
 MAX_TEMPLATE_BYTES: Final = 1 << 20
 
-_DTYPES: Final = frozenset({"float32", "float16", "bfloat16"})
+WIDTHS: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a number, by what PyTorch calls its form."""
+_ASKED: Final = {PrecisionType.F32: "float32", PrecisionType.F16: "float16"}
 _PLAUSIBLE: Final = 1 << 30
 _ENCODERS: Final = ("ForSequenceClassification", "ForMaskedLM", "BertModel", "RobertaModel")
 
@@ -31,6 +34,8 @@ class ModelFiles:
     weights: tuple[Path, ...]
     config: Mapping[str, Any]
     tokenizer_config: Mapping[str, Any]
+    precision: PrecisionType = PrecisionType.AUTO
+    """What the model is to be computed in."""
 
     @property
     def tokenizer(self) -> Path:
@@ -51,12 +56,22 @@ class ModelFiles:
 
     @property
     def dtype(self) -> str:
-        """Form in which weights and keys and values are kept: that of the files."""
+        """Form in which weights and keys and values are kept: what is asked for, or the files'."""
+        return _ASKED.get(self.precision) or self.stored_dtype
+
+    @property
+    def stored_dtype(self) -> str:
+        """Form in which the files have the weights."""
         for settings in (self.text, self.config):
             for name in ("dtype", "torch_dtype"):
-                if settings.get(name) in _DTYPES:
+                if settings.get(name) in WIDTHS:
                     return str(settings[name])
         return "bfloat16"
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the weights are in a form of their own, whatever is computed with them."""
+        return "quantization_config" in self.config
 
     @property
     def positions(self) -> int:
@@ -91,7 +106,7 @@ class ModelFiles:
         return value if isinstance(value, str) and value else None
 
 
-def find_files(path: str) -> ModelFiles:
+def find_files(path: str, precision: PrecisionType = PrecisionType.AUTO) -> ModelFiles:
     """Return the files of the model in a folder; raises LoadError(InvalidModel)."""
     folder = Path(path)
     if not folder.is_dir():
@@ -115,7 +130,8 @@ def find_files(path: str) -> ModelFiles:
             "never run here; take a model whose architecture vLLM knows, and remove auto_map"
         )
     settings = folder / "tokenizer_config.json"
-    return ModelFiles(folder, weights, config, _object(settings) if settings.is_file() else {})
+    told = _object(settings) if settings.is_file() else {}
+    return ModelFiles(folder, weights, config, told, precision)
 
 
 def check_generates(files: ModelFiles) -> None:

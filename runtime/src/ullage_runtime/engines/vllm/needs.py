@@ -11,7 +11,9 @@ from typing import Final
 from ullage_runtime.core.domain import CacheType, EngineSpec, Footprint
 from ullage_runtime.core.errors import invalid_model
 from ullage_runtime.core.pooled import Ability
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.engines.vllm.files import (
+    WIDTHS,
     ModelFiles,
     adapter_rank,
     check_generates,
@@ -26,7 +28,6 @@ BATCH: Final = 2048
 BLOCK: Final = 128
 """Tokens of a block of the cache; vLLM's blocks on a GPU are smaller and divide it."""
 
-_WIDTHS: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 _F32_BYTES: Final = 4
 _PROCESS_BYTES: Final = 1040 << 20
 """Interpreter, PyTorch and vLLM without a model, on a CPU: measured (ADR 30)."""
@@ -41,9 +42,11 @@ _ADAPTER_COPIES: Final = 2
 
 def estimate(spec: EngineSpec, *, on_gpu: bool) -> Footprint:
     """Return what loading a model would take of one device; raises LoadError."""
-    files = find_files(spec.path)
+    files = find_files(spec.path, spec.precision)
     check_spec(spec, files, on_gpu=on_gpu)
-    weights = sum(tensor_bytes(path) for path in files.weights)
+    stored = sum(tensor_bytes(path) for path in files.weights)
+    width = 1 if files.is_quantised else WIDTHS[files.dtype] / WIDTHS[files.stored_dtype]
+    weights = math.ceil(stored * width)
     adapters = sum(
         path.stat().st_size
         for adapter in spec.adapters
@@ -70,6 +73,11 @@ def check_spec(spec: EngineSpec, files: ModelFiles, *, on_gpu: bool) -> None:
         raise invalid_model(
             f"engine.kvCacheType {spec.kv_cache_type} is for GGUF; vLLM keeps keys and values as "
             "the model's numbers are: remove it"
+        )
+    if spec.precision is PrecisionType.INT8:
+        raise invalid_model(
+            "engine.precision int8 is for ONNX; vLLM computes in f32 or f16, or as a model's own "
+            "quantisation says, if it has one: remove it, or name such a model"
         )
     if spec.gpu_layers != -1:
         raise invalid_model("engine.gpuLayers is for GGUF; vLLM has the whole model on its device")
@@ -114,7 +122,7 @@ def token_bytes(files: ModelFiles) -> int:
             "config.json does not say num_hidden_layers, num_attention_heads and hidden_size, by "
             "which the memory of its keys and values is known"
         )
-    width = _WIDTHS[files.dtype]
+    width = WIDTHS[files.dtype]
     latent = files.number("kv_lora_rank")
     if latent:  # attention over a latent vector, of which there is one for all heads
         return layers * (latent + files.number("qk_rope_head_dim")) * width
@@ -131,7 +139,7 @@ def compute_bytes(spec: EngineSpec, files: ModelFiles) -> int:
     """Return the bytes that the largest step takes: its activations and its rows of logits."""
     hidden = files.number("hidden_size", "n_embd")
     forward = files.number("intermediate_size") or 4 * hidden
-    token = (_HIDDEN_AT_ONCE * hidden + _FORWARD_AT_ONCE * forward) * _WIDTHS[files.dtype]
+    token = (_HIDDEN_AT_ONCE * hidden + _FORWARD_AT_ONCE * forward) * WIDTHS[files.dtype]
     logits = _LOGITS_AT_ONCE * spec.parallel * files.number("vocab_size") * _F32_BYTES
     return batch_tokens(spec, files) * token + logits
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ullage_api.profile import RuntimeSettings
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.ports import CachedModel, Inspect
 from ullage_runtime.models.sources.dialing import Dialing
 from ullage_runtime.models.sources.digests import Digests
@@ -65,6 +66,7 @@ class ModelCache:
         settings: RuntimeSettings,
         progress: ProgressCallback,
         inspect: Inspect | None = None,
+        precision: PrecisionType = PrecisionType.AUTO,
     ) -> CachedModel:
         """Return the model of an address, complete and verified.
 
@@ -74,9 +76,10 @@ class ModelCache:
         """
 
         async def work(told: ProgressCallback) -> CachedModel:
-            return await self._fetched(uri, sha256, settings, told, inspect)
+            return await self._fetched(uri, sha256, settings, told, inspect, precision)
 
-        return await self._flights.join((uri, sha256, settings, inspect), work, progress)
+        same = (uri, sha256, settings, inspect, precision)
+        return await self._flights.join(same, work, progress)
 
     async def _fetched(
         self,
@@ -85,6 +88,7 @@ class ModelCache:
         settings: RuntimeSettings,
         told: ProgressCallback,
         inspect: Inspect | None,
+        precision: PrecisionType,
     ) -> CachedModel:
         source = parsed(uri)
         around = self._around
@@ -92,9 +96,11 @@ class ModelCache:
         try:
             await in_thread(around.store.prepare)
             if isinstance(source, FileUri):
-                model = await local_model(source, sha256, settings, around.digests, progress.update)
+                model = await local_model(
+                    source, sha256, settings, around.digests, progress.update, precision
+                )
             else:
-                fetch = RemoteFetch(around, uri, sha256, settings, progress, inspect)
+                fetch = RemoteFetch(around, uri, sha256, settings, progress, inspect, precision)
                 model = await fetch.run(source)
         except OSError as error:
             raise unavailable(

@@ -20,6 +20,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from ullage_api.names import CREDENTIALS_SECRET
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.sources.access import Access, Origin
 from ullage_runtime.models.sources.documents import Question, asked, refusal_of
 from ullage_runtime.models.sources.failures import refused
@@ -105,15 +106,15 @@ class HubSource:
         self._hub = hub
         self._limits = limits
 
-    async def listing(self, web: Web) -> Listing:
+    async def listing(self, web: Web, precision: PrecisionType) -> Listing:
         """Ask what the revision stands for, and of which files, sizes and digests."""
         if self.main is None or needs_others(self.main):
-            return await self._of_repository(web)
+            return await self._of_repository(web, precision)
         found = await self._described(web)
         file = self._file(self.main, found.commit, found.etag, found.size, found.sha256)
         return Listing((file,), self.main, commit=found.commit)
 
-    async def _of_repository(self, web: Web) -> Listing:
+    async def _of_repository(self, web: Web, precision: PrecisionType) -> Listing:
         question = Question(
             url=self._hub.listing_url(self._uri),
             what=self.label,
@@ -130,7 +131,7 @@ class HubSource:
         }
         if not listed:
             raise refused(f"{self.label} holds no files; check the repository and folder")
-        chosen = needed(list(listed), self.main, self.label)
+        chosen = needed(list(listed), self.main, self.label, precision)
         files = [self._listed(name, folder, listed[name], commit) for name in chosen.files]
         version = None if chosen.is_single else commit
         return Listing(tuple(files), chosen.main, version=version, commit=commit)

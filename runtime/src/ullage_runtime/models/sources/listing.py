@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.sources.access import Access
 from ullage_runtime.models.sources.web import Web
 
@@ -62,6 +63,6 @@ class RemoteSource(Protocol):
         """Whether what the address names can never change."""
         ...
 
-    async def listing(self, web: Web) -> Listing:
-        """Ask the source what there is; raises LoadError."""
+    async def listing(self, web: Web, precision: PrecisionType) -> Listing:
+        """Ask the source what there is of a model's build in a precision; raises LoadError."""
         ...

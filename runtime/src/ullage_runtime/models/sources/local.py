@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ullage_api.profile import RuntimeSettings
 from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.ports import CachedModel
 from ullage_runtime.models.sources.digests import Digests, Told
 from ullage_runtime.models.sources.failures import (
@@ -34,13 +35,18 @@ _KINDS = (
 
 
 async def local_model(
-    uri: FileUri, sha256: str | None, settings: RuntimeSettings, digests: Digests, told: Told
+    uri: FileUri,
+    sha256: str | None,
+    settings: RuntimeSettings,
+    digests: Digests,
+    told: Told,
+    precision: PrecisionType = PrecisionType.AUTO,
 ) -> CachedModel:
     """Return a model where it lies, its digest computed or remembered; raises LoadError."""
     path = await in_thread(_allowed_path, uri, settings)
     try:
         if await in_thread(path.is_dir) or needs_others(path.name):
-            model = await _folder_model(path, settings, digests, told)
+            model = await _folder_model(path, settings, digests, told, precision)
         else:
             await in_thread(_check_head, path)
             digest, size = await digests.of(path, told)
@@ -53,12 +59,12 @@ async def local_model(
 
 
 async def _folder_model(
-    path: Path, settings: RuntimeSettings, digests: Digests, told: Told
+    path: Path, settings: RuntimeSettings, digests: Digests, told: Told, precision: PrecisionType
 ) -> CachedModel:
     folder = path if await in_thread(path.is_dir) else path.parent
     names = await in_thread(_names, folder)
     main = None if folder == path else path.name
-    chosen = _chosen(names, main, path)
+    chosen = _chosen(names, main, path, precision)
     paths = [await in_thread(_allowed_member, folder, name, settings) for name in chosen.files]
     size = sum([(await in_thread(each.stat)).st_size for each in paths])
     if size > settings.max_model_bytes:
@@ -79,9 +85,9 @@ async def _folder_model(
     return CachedModel(path=str(opened), sha256=tree.sha256, size=tree.size)
 
 
-def _chosen(names: list[str], main: str | None, path: Path) -> Needed:
+def _chosen(names: list[str], main: str | None, path: Path, precision: PrecisionType) -> Needed:
     try:
-        return needed(names, main, str(path))
+        return needed(names, main, str(path), precision)
     except LoadError as error:  # a folder may still be filled
         raise unavailable(f"{error.message}; it will be looked at again") from error
 

@@ -10,6 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ullage_runtime.core.precision import (
+    PrecisionType,
+    named_precision,
+    plain_name,
+    preference,
+    stated_precision,
+)
 from ullage_runtime.models.sources.failures import refused
 
 MAX_FILES = 4096
@@ -21,6 +28,7 @@ _STAGE = re.compile(r"\d+_\w+")
 _COMPANION_SUFFIXES = {".json", ".jinja", ".model"}
 _COMPANIONS = {"vocab.txt", "merges.txt"}
 _USUAL = ("model.onnx", "onnx/model.onnx")
+_USUAL_NAME = "model"
 _ADAPTER = "adapter_model.safetensors"
 """A LoRA adapter as PEFT writes it, with its settings beside it."""
 _SHOWN = 8
@@ -44,14 +52,25 @@ def needs_others(path: str) -> bool:
     return path.endswith(".onnx") or _SPLIT.fullmatch(path) is not None
 
 
-def needed(names: Sequence[str], path: str | None, what: str) -> Needed:
+def needed(
+    names: Sequence[str],
+    path: str | None,
+    what: str,
+    precision: PrecisionType = PrecisionType.AUTO,
+) -> Needed:
     """Return what a model needs of these files; `path` is the one that its address names, if any.
 
-    Raises LoadError, which speaks of `what`, when there is no model among them or no way to choose.
+    Of a folder with ONNX it is the build in a precision, which is then the main file. Raises
+    LoadError, which speaks of `what`, when there is no model among them or no way to choose.
     """
     listed = checked_names(names, what)
+    onnx = [name for name in listed if name.endswith(".onnx")]
+    if path is None and precision is not PrecisionType.AUTO and onnx:
+        return _of_file(listed, _build(onnx, precision, what), what)
     if path is None:
         return _of_folder(listed, what)
+    if path.endswith(".onnx") and precision is not PrecisionType.AUTO:
+        _check_build(path, precision, what)
     if path not in listed:
         raise refused(f"{what}: there is no file {path}; {_what_there_is(listed)}")
     return _of_file(listed, path, what)
@@ -102,6 +121,47 @@ def _of_folder(names: list[str], what: str) -> Needed:
         firsts = [n for n in gguf if not _SPLIT.fullmatch(n) or "-00001-of-" in n]
         return _of_file(names, _chosen(firsts, what), what)
     raise refused(f"{what} holds no model (.gguf, .onnx or .safetensors); {_what_there_is(names)}")
+
+
+def _build(onnx: list[str], precision: PrecisionType, what: str) -> str:
+    """Return which of a folder's ONNX files is the build in a precision; raises LoadError."""
+    found = sorted((n for n in onnx if named_precision(n) is precision), key=preference)
+    usual = {name: plain_name(name) for name in found}
+    models = set(usual.values())
+    if len(models) > 1 and _USUAL_NAME in models:
+        found = [name for name in found if usual[name] == _USUAL_NAME]
+        models = {_USUAL_NAME}
+    if len(models) > 1:
+        raise refused(f"{what} holds several models in {precision}; name one: {_some(found)}")
+    if found:
+        return found[0]
+    if len(onnx) == 1 and stated_precision(onnx[0]) is None:
+        return onnx[0]  # whose weights say it, once they are there
+    raise refused(
+        f"{what} has no {precision} build, which engine.precision asks for; there are "
+        f"{_builds(onnx)}: name one of these precisions, or a file in model.uri"
+    )
+
+
+def _builds(onnx: list[str]) -> str:
+    """Return the precisions that there are, with their files."""
+    parts = []
+    for precision in PrecisionType:
+        names = [name for name in onnx if named_precision(name) is precision]
+        if names:
+            is_known = precision is not PrecisionType.AUTO
+            parts.append(f"{precision if is_known else 'others'} ({_some(names)})")
+    return ", ".join(parts)
+
+
+def _check_build(path: str, precision: PrecisionType, what: str) -> None:
+    stated = stated_precision(path)
+    if stated not in (None, precision):
+        said = "another precision" if stated is PrecisionType.AUTO else stated
+        raise refused(
+            f"{what} names a build in {said}, and engine.precision asks for {precision}: leave one "
+            "of them out"
+        )
 
 
 def _safetensors(names: list[str], level: list[str]) -> tuple[str, ...]:

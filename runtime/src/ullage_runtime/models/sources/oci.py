@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx
 
 from ullage_api.names import CREDENTIALS_SECRET
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.sources.access import Access, Origin
 from ullage_runtime.models.sources.digests import sha256_of
 from ullage_runtime.models.sources.documents import Document, Question, asked
@@ -55,7 +56,7 @@ class OciSource:
         self._credentials = credentials
         self._limits = limits
 
-    async def listing(self, web: Web) -> Listing:
+    async def listing(self, web: Web, precision: PrecisionType) -> Listing:
         """Read the manifest: it has the digests and sizes of all layers."""
         access = self._access(web)
         manifest, digest = await self._manifest(web, access, self._uri.reference)
@@ -67,7 +68,7 @@ class OciSource:
         named = [self._file(layer, access) for layer in layers]
         if all(file.name for file in named) and not any(map(_is_packed, layers)):
             files = {file.name: file for file in named}
-            chosen = needed(list(files), self.main, self.label)
+            chosen = needed(list(files), self.main, self.label, precision)
             return Listing(tuple(files[n] for n in chosen.files), chosen.main, version=digest)
         return self._of_archives(layers, named, digest)
 

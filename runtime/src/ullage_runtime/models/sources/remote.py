@@ -13,6 +13,7 @@ import structlog
 
 from ullage_api.profile import RuntimeSettings
 from ullage_runtime.core.errors import LoadError
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.ports import CachedModel, Inspect
 from ullage_runtime.models.sources import locks
 from ullage_runtime.models.sources.archives import Unpacking
@@ -61,10 +62,13 @@ class RemoteFetch:
         settings: RuntimeSettings,
         progress: Progress,
         inspect: Inspect | None = None,
+        precision: PrecisionType = PrecisionType.AUTO,
     ) -> None:
         self._around = around
         self._store = around.store
-        self._uri = uri
+        # What the address is known by in the cache: its builds are different models.
+        self._uri = uri if precision is PrecisionType.AUTO else f"{uri} in {precision}"
+        self._precision = precision
         self._sha256 = sha256
         self._settings = settings
         self._progress = progress
@@ -101,7 +105,7 @@ class RemoteFetch:
 
     async def _asked(self, source: RemoteSource, web: Web, copy: Copy | None) -> CachedModel:
         try:
-            listing = await source.listing(web)
+            listing = await source.listing(web, self._precision)
             if listing.is_single:
                 return await self._single(listing, source, web)
             if copy and not self._sha256 and listing.version == copy.entry.etag:
@@ -177,7 +181,7 @@ class RemoteFetch:
         )
         for layer in layers:
             await in_thread(unpacking.add, Path(layer.path), label)
-        chosen = needed(list(unpacking.files), source.main, label)
+        chosen = needed(list(unpacking.files), source.main, label, self._precision)
         files = [unpacking.files[name] for name in chosen.files]
         if chosen.is_single:
             if self._sha256 and files[0].sha256 != self._sha256:
@@ -205,7 +209,7 @@ class RemoteFetch:
         """Return the content of a digest from the cache, be it a file or a tree."""
         if found := await self._blobs.find(sha256, source.label):
             return found
-        return await self._trees.find(sha256, source.main, source.label)
+        return await self._trees.find(sha256, source.main, source.label, self._precision)
 
     async def _remember(self, model: CachedModel, listing: Listing) -> None:
         validators = Validators(etag=listing.version)

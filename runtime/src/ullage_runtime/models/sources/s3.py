@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from ullage_api.names import CREDENTIALS_SECRET
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.sources.access import Access, Origin
 from ullage_runtime.models.sources.credentials import credential
 from ullage_runtime.models.sources.documents import Question, asked
@@ -111,7 +112,7 @@ class S3Source:
         self._credentials = credentials
         self._limits = limits
 
-    async def listing(self, web: Web) -> Listing:
+    async def listing(self, web: Web, precision: PrecisionType) -> Listing:
         """Ask for the objects beneath a folder; an object that stands alone needs no question."""
         access = await self._access()
         key, main = self._uri.key, self.main
@@ -119,7 +120,7 @@ class S3Source:
             return Listing((self._file(main, key, access, None),), main)
         prefix = key[: len(key) - len(main)] if main else key
         found = await self._objects(web, access, prefix)
-        chosen = needed(list(found), main, self.label)
+        chosen = needed(list(found), main, self.label, precision)
         files = tuple(
             self._file(name, prefix + name, access, found[name][0]) for name in chosen.files
         )

@@ -2,6 +2,7 @@
 
 import structlog
 
+from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.models.ports import CachedModel
 from ullage_runtime.models.sources.files import Told
 from ullage_runtime.models.sources.keeping import Hold, hold
@@ -27,7 +28,9 @@ class TreeCache:
         self._store = around.store
         self._told = told
 
-    async def find(self, sha256: str, path: str | None, what: str) -> CachedModel | None:
+    async def find(
+        self, sha256: str, path: str | None, what: str, precision: PrecisionType
+    ) -> CachedModel | None:
         """Return a tree if all its files are whole; a damaged one is removed.
 
         `path` is the file that the model's address names, if it names one.
@@ -35,7 +38,7 @@ class TreeCache:
         tree = await in_thread(known_tree, self._store, sha256)
         if tree is None:
             return None
-        main = needed([file.name for file in tree.files], path, what).main
+        main = needed([file.name for file in tree.files], path, what, precision).main
         with await in_thread(hold, self._store, sha256) as found:
             if not await self._is_whole(tree):
                 logger.warning("damaged_tree_removed", sha256=sha256)
