@@ -52,6 +52,16 @@ def write_model(path: Path, shape: Shape | None = None) -> Path:
     return finished(path, writer, weights_of(shape, tokens), quantized=shape.quantized)
 
 
+def write_parts(path: Path, shape: Shape | None = None, *, tensors: int = 8) -> list[Path]:
+    """Write a model in parts of so many tensors, the first with none, and return their paths."""
+    shape = shape or Shape()
+    writer = gguf.GGUFWriter(str(path), "llama", split_max_tensors=tensors, small_first_shard=True)
+    entries = _entries(shape)
+    _describe(writer, shape, [text for text, _ in entries], [int(kind) for _, kind in entries])
+    finished(path, writer, weights_of(shape, len(entries)), quantized=shape.quantized)
+    return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
+
+
 def begun(path: Path, architecture: str, shape: Shape) -> tuple[gguf.GGUFWriter, int]:
     """Return a writer that holds everything but the tensors, and the vocabulary's size."""
     entries = _entries(shape)

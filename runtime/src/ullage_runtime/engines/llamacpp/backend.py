@@ -92,7 +92,7 @@ class LlamaCppBackend:
             max_sequences=TAKEN_PER_PARALLEL * model.parallel,
             abilities=(spec.purpose,),
             dimensions=model.dimensions if spec.purpose is Ability.EMBED else 0,
-            maps_file=True,
+            maps_file=header.parts == 1,
         )
 
     def prepare(self, request: GenerateRequest | PooledRequest, arrival: float) -> Prepared:

@@ -14,7 +14,7 @@ from ullage_runtime.core.domain import EngineSpec, Footprint
 from ullage_runtime.core.errors import invalid_model
 from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.engines.llamacpp.adapters import adapter_bytes
-from ullage_runtime.engines.llamacpp.header import Header, read_header
+from ullage_runtime.engines.llamacpp.header import Header
 from ullage_runtime.engines.llamacpp.library import Library, row_bytes
 from ullage_runtime.engines.llamacpp.model import (
     BATCH,
@@ -22,6 +22,7 @@ from ullage_runtime.engines.llamacpp.model import (
     DEFAULT_CONTEXT,
     Model,
 )
+from ullage_runtime.engines.llamacpp.parts import read_model
 from ullage_runtime.engines.llamacpp.purposes import judges
 from ullage_runtime.engines.procfs import proportional_set_size
 
@@ -56,7 +57,7 @@ def read_headers(spec: EngineSpec) -> tuple[Header, int]:
             f"engine.precision asks for {spec.precision}; a GGUF file is what it was written in: "
             "remove it, and name another file in model.uri, or make one with `ullage convert`"
         )
-    header = read_header(spec.path, row_bytes)
+    header = read_model(spec.path, row_bytes)
     return header, sum(adapter_bytes(a, header.architecture, row_bytes) for a in spec.adapters)
 
 

@@ -20,6 +20,8 @@ MAX_TENSORS: Final = 1 << 20
 MAX_ENTRIES: Final = 1 << 16
 MAX_STRINGS: Final = 1 << 21
 """Strings in all arrays: a vocabulary and its merges have a third of it at most."""
+MAX_PARTS: Final = 1024
+"""Files of one model; each takes a file that is open."""
 MAX_LIST: Final = 1024
 """Elements of the longest list that is kept: more layers has no model."""
 MAX_TEXT: Final = 1024
@@ -51,6 +53,11 @@ class Header:
     """Short lists of integers, such as what each layer has."""
     has_classifier: bool = False
     """Whether it has a head that scores a text as a whole, as cross-encoders have."""
+
+    @property
+    def parts(self) -> int:
+        """How many files the model is in."""
+        return self.integers.get("split.count", 1)
 
     @property
     def architecture(self) -> str:
@@ -137,12 +144,10 @@ class _Reader:
                 self._array(key, lists)
             else:
                 self._value(key, kind, strings, integers)
-        if integers.get("split.count", 1) > 1:
-            _invalid(
-                f"the file is one of {integers['split.count']} parts; merge them into one file "
-                "with llama-gguf-split --merge"
-            )
-        if not tensors:
+        parts = integers.get("split.count", 1)
+        if not 0 < parts <= MAX_PARTS:
+            _invalid(f"it would be one of {parts} parts; the header is corrupt")
+        if not tensors and parts == 1:
             _invalid("the file has no tensors")
         extent, total, names = self._extent(tensors, integers, row_bytes)
         if extent > self._size:

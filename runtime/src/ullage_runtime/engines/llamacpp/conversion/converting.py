@@ -13,8 +13,9 @@ from ullage_runtime.engines.llamacpp.conversion.checking import (
     compared,
 )
 from ullage_runtime.engines.llamacpp.conversion.quantising import FILE_TYPES, quantise
-from ullage_runtime.engines.llamacpp.header import MAGIC, read_header
+from ullage_runtime.engines.llamacpp.header import MAGIC
 from ullage_runtime.engines.llamacpp.library import Library, row_bytes
+from ullage_runtime.engines.llamacpp.parts import read_model
 
 _MODEL: Final = "model.gguf"
 
@@ -34,7 +35,7 @@ def convert(path: Path, target: Path, precision: Precision) -> Converted:
     with workplace(target) as work:
         made = work / _MODEL
         if path.is_file():
-            read_header(str(path), row_bytes)
+            read_model(str(path), row_bytes)
             before = path.stat().st_size
             quantise(library, path, made, precision)
             comparison = _beside_file(library, path, made)
