@@ -93,6 +93,8 @@ class Traffic:
         self.searches = self.writes = 0
         self.deleted: set[int] = set()
         self.written: dict[int, int] = {}
+        self.touched: set[int] = set()
+        """What was begun to be written: a search may find it as it was or as it is."""
         self.failures: list[str] = []
 
     async def searching(self) -> None:
@@ -103,7 +105,7 @@ class Traffic:
             self.searches += 1
             if answer.status_code != 200:
                 self.failures.append(answer.text)
-            elif number not in self.written and number not in self.deleted:
+            elif number not in self.touched:
                 found = answer.json()["results"][0]
                 if found["payload"]["text"] != text(number):
                     self.failures.append(f"{text(number)!r} found {found}")
@@ -112,6 +114,7 @@ class Traffic:
         while True:
             number = self.writes % self.base
             self.writes += 1
+            self.touched.add(number)
             if number % 5 == 0:
                 answer = await self.client.post(
                     f"{C}/points/delete", params={"wait": True}, json={"ids": [number]}
