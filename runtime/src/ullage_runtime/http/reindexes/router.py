@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 from ullage_api.wire.pod_report import ReportedReindex
 from ullage_runtime.core.errors import (
     CollectionNotFound,
+    CollectionUnavailable,
     Forbidden,
     ReindexConflict,
     ReindexNotFound,
@@ -70,7 +71,7 @@ async def list_reindexes(request: Request, services: ServicesOf) -> ReindexList:
 
 
 @router.post(
-    "", status_code=201, responses=refusals(*CHANGE, CollectionNotFound),
+    "", status_code=201, responses=refusals(*CHANGE, CollectionNotFound, CollectionUnavailable),
     response_model_exclude_none=True,
 )  # fmt: skip
 async def start_reindex(

@@ -45,6 +45,7 @@ class Job:
     on_change: Callable[[], None]
     want_worker: Callable[["Job"], None]
     """Sees to it that a worker drives the job."""
+    now: Callable[[], float]
     waiting: tuple[Reason, str] = (Reason.PENDING, "")
     """Why it is not going on."""
     failed: int = 0
@@ -74,8 +75,10 @@ class Job:
         self.poke()
 
     async def run(self) -> None:
-        """Live until cancelled; what happened is on the disk."""
-        while True:
+        """Live until it is over, or cancelled; what happened is on the disk."""
+        # It outlives the request that began it, whose id is none of its.
+        structlog.contextvars.clear_contextvars()
+        while not self.record.is_over:
             self._poke.clear()
             pause = await self._tried()
             try:
@@ -125,7 +128,7 @@ class Job:
         facts = await self._facts(scene)
         if facts is None:
             return IDLE_SECONDS
-        now = self._now(scene)
+        now = self.now()
         match next_step(record.machine(), record.wished(), facts, now):
             case Enter(entered):
                 await self._keep(record.entered(entered, now))
@@ -149,9 +152,6 @@ class Job:
                 return min(left, IDLE_SECONDS)
             case Do():
                 return IDLE_SECONDS  # its collection is being opened
-
-    def _now(self, scene: Scene | None) -> float:
-        return scene.now() if scene is not None else self.record.created
 
     async def _facts(self, scene: Scene | None) -> Facts | None:
         """Return what is so; None while nobody can tell."""

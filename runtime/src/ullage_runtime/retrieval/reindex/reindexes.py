@@ -17,9 +17,15 @@ from ullage_api.kinds.reindex_job import ReindexJobSpec
 from ullage_api.kinds.reindex_phase import ReindexPhase
 from ullage_api.wire.pod_report import ReportedReindex
 from ullage_api.wire.pool_desired import DesiredReindex
-from ullage_runtime.core.errors import InvalidRequest, ReindexConflict, ReindexNotFound
+from ullage_runtime.core.errors import (
+    CollectionUnavailable,
+    InvalidRequest,
+    ReindexConflict,
+    ReindexNotFound,
+)
 from ullage_runtime.retrieval.collections import Collections
 from ullage_runtime.retrieval.embedding import Embedder
+from ullage_runtime.retrieval.failures import RETRY_SECONDS
 from ullage_runtime.retrieval.held import Held
 from ullage_runtime.retrieval.making import Remaker
 from ullage_runtime.retrieval.reindex.driven import Driven
@@ -175,6 +181,7 @@ class Reindexes:
             turn_of=self._turn,
             on_change=self._changed,
             want_worker=lambda job: self.want_worker(job.record.name),
+            now=self._now,
         )
         self._jobs[record.uid] = Driven(job, self._remaker, self._load_of, time.monotonic)
         self._tasks[record.uid] = asyncio.create_task(job.run())
@@ -247,8 +254,16 @@ class Reindexes:
         return (rank - max(0.0, waited), record.created, record.uid)
 
     async def create(self, name: str, spec: ReindexJobSpec) -> Job:
-        """Begin a job of a client; raises ReindexConflict or CollectionNotFound."""
-        self._collections.held(spec.collection)
+        """Begin a job of a client.
+
+        Raises ReindexConflict, CollectionNotFound or CollectionUnavailable.
+        """
+        held = self._collections.held(spec.collection)
+        if self._scene(spec.collection) is None:
+            raise CollectionUnavailable(
+                f"collection {spec.collection!r} is not ready: {held.problem}",
+                retry_after=RETRY_SECONDS,
+            )
         for driven in list(self._jobs.values()):
             record = driven.job.record
             if record.name != name:
