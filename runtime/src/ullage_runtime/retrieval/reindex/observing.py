@@ -34,7 +34,7 @@ class Observer:
 
     build_asked: bool = False
     """Whether this process has asked the store to build the index."""
-    _outlook: tuple[float, Outlook] | None = field(default=None)
+    _outlook: tuple[float, object, Outlook] | None = field(default=None)
 
     async def facts(self, scene: Scene, record: JobRecord, turn: Turn) -> Facts:
         """Return what is so."""
@@ -45,7 +45,7 @@ class Observer:
         reader = None if source is None else scene.changes.writer(source)
         copied_tip = record.copied_tip
         return Facts(
-            outlook=await self._way(scene, record) if phase in _IDLE else None,
+            outlook=await self._way(scene, record, turn) if phase in _IDLE else None,
             is_turn=turn.is_it,
             queued_behind=turn.behind,
             is_prepared=phase is Phase.PREPARING and await _is_prepared(scene, record),
@@ -64,11 +64,14 @@ class Observer:
             failure=None if failure is None else (failure.reason, failure.message),
         )
 
-    async def _way(self, scene: Scene, record: JobRecord) -> Outlook:
+    async def _way(self, scene: Scene, record: JobRecord, turn: Turn) -> Outlook:
+        """Return the way there: afresh when it is the job's turn, as others went before."""
         now = scene.now()
-        if self._outlook is None or now - self._outlook[0] >= OUTLOOK_SECONDS:
-            self._outlook = now, await outlook_of(scene, record)
-        return self._outlook[1]
+        about = (scene.routing.epoch, scene.held.desired, turn.is_it)
+        kept = self._outlook
+        if kept is None or kept[1] != about or now - kept[0] >= OUTLOOK_SECONDS:
+            kept = self._outlook = now, about, await outlook_of(scene, record)
+        return kept[2]
 
     async def _is_built(self, scene: Scene, record: JobRecord) -> bool:
         if record.plan is ReindexPlan.RECHUNK:
