@@ -87,16 +87,14 @@ class JobRecord(KubeModel):
 
     @property
     def effective(self) -> ReindexJobSpec:
-        """The spec, with what was wished since."""
-        return (
-            self.spec.model_copy(
-                update=ReindexJobSpec.model_validate(
-                    {"collection": self.spec.collection, **self.wishes}
-                ).model_dump(exclude_unset=True, exclude={"collection"})
-            )
-            if self.wishes
-            else self.spec
-        )
+        """The spec, with what was wished since; of a rate, only what was wished changes."""
+        wished = ReindexJobSpec.model_validate({"collection": self.spec.collection, **self.wishes})
+        update = {name: getattr(wished, name) for name in wished.model_fields_set}
+        if self.spec.rate is not None and wished.rate is not None:
+            rate = wished.rate
+            given = {name: getattr(rate, name) for name in rate.model_fields_set}
+            update["rate"] = self.spec.rate.model_copy(update=given)
+        return self.spec.model_copy(update=update)
 
     @property
     def is_over(self) -> bool:

@@ -312,6 +312,8 @@ class Reindexes:
                 "is Soaking; before the switch, cancel it"
             )
         merged = {**job.record.wishes, **wishes}
+        if wishes.get("rate"):
+            merged["rate"] = {**(job.record.wishes.get("rate") or {}), **wishes["rate"]}
         try:
             ReindexJobSpec.model_validate({"collection": job.record.spec.collection, **merged})
         except ValidationError as error:
