@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.encoder_models import Encoder, write_encoder
+from tests.support.onnx_models import write_onnx
 from tests.support.runtimes import served
 from tests.support.stores import eventually
 from ullage_api.kinds.engine_settings import EngineSettings
@@ -23,8 +25,18 @@ from ullage_api.wire.pool_desired import (
 from ullage_runtime.app import Runtime
 
 PATIENCE = 120.0
+ENCODER, RANKER = Encoder(), Encoder(has_head=True)
 C = "/v1/collections/notes"
-WIDTH = 64
+WIDTH = ENCODER.width
+
+
+def write_models(folder: pathlib.Path) -> pathlib.Path:
+    """Write an encoder, a narrower one, a reranker, and an encoder with BGE-M3's heads."""
+    write_encoder(folder / "encoder.gguf", ENCODER)
+    write_encoder(folder / "narrow.gguf", Encoder(width=32))
+    write_encoder(folder / "ranker.gguf", RANKER)
+    write_onnx(folder / "heads", ENCODER, heads=True)
+    return folder
 
 
 def model(name: str, file: str, task: Task = Task.EMBEDDING) -> DesiredModel:
@@ -33,9 +45,7 @@ def model(name: str, file: str, task: Task = Task.EMBEDDING) -> DesiredModel:
         task=task,
         ordinals=(0,),
         serving=ServingLimits(request_seconds=60),
-        target=DesiredRevision(
-            uri=f"file:{file}.gguf", engine=EngineSettings(threads=1), task=task
-        ),
+        target=DesiredRevision(uri=f"file:{file}", engine=EngineSettings(threads=1), task=task),
     )
 
 
@@ -56,7 +66,9 @@ def document(
     )
 
 
-MODELS = (model("encoder", "encoder"),)
+MODELS = (model("encoder", "encoder.gguf"),)
+HEADS = (model("encoder", "heads"),)
+"""A model like BGE-M3, which also weighs tokens and gives each a vector."""
 
 
 @contextlib.asynccontextmanager

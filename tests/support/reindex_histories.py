@@ -26,14 +26,14 @@ from ullage_api.kinds.reindex_phase import ReindexPhase as Phase
 from ullage_api.kinds.vector_collection import VectorCollectionSpec
 from ullage_api.wire.pool_desired import DesiredCollection, DesiredReindex
 from ullage_runtime.core.errors import CollectionUnavailable
-from ullage_runtime.core.pooled import Role
+from ullage_runtime.core.pooled import Output, Role
 from ullage_runtime.core.reindexing.joining import Side
 from ullage_runtime.core.reindexing.rate import Pace
 from ullage_runtime.http.errors import install_error_handlers
 from ullage_runtime.http.internal.reindexes import router
 from ullage_runtime.retrieval.collection import TEXT, Collection, NewPoint
 from ullage_runtime.retrieval.collections import Collections
-from ullage_runtime.retrieval.embedding import Embedded, Space
+from ullage_runtime.retrieval.embedding import Embedded, Space, Vectors
 from ullage_runtime.retrieval.log.changes import live
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.retrieval.reindex.record import JobRecord
@@ -81,11 +81,11 @@ class PlayedEmbedder:
         *,
         tenant: str,
         urgent: bool,
-        sparse: bool = False,
+        further: Sequence[Output] = (),
     ) -> Embedded:
         await asyncio.sleep(0)
-        vectors = tuple(vector_of(model, text) for text in texts)
-        return Embedded(vectors, await self.space(model))
+        made = tuple(Vectors(vector_of(model, text)) for text in texts)
+        return Embedded(made, await self.space(model))
 
     async def lengths(self, model: str, texts: Sequence[str]) -> list[int]:
         return [len(text) for text in texts]

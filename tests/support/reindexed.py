@@ -18,11 +18,11 @@ from ullage_api.kinds.vector_collection import VectorCollectionSpec
 from ullage_api.wire.pod_report import ReportedReindex
 from ullage_api.wire.pool_desired import DesiredCollection, DesiredReindex
 from ullage_runtime.core.errors import InvalidRequest, ModelLoading
-from ullage_runtime.core.pooled import Role
+from ullage_runtime.core.pooled import Output, Role
 from ullage_runtime.core.reindexing.rate import Pace
 from ullage_runtime.retrieval.collection import Collection, NewPoint
 from ullage_runtime.retrieval.collections import Collections
-from ullage_runtime.retrieval.embedding import Embedded, Space
+from ullage_runtime.retrieval.embedding import Embedded, Space, Vectors
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.retrieval.ranking import Ranker
 from ullage_runtime.retrieval.reindex.driven import Driven
@@ -76,14 +76,16 @@ class QuickEmbedder:
         *,
         tenant: str,
         urgent: bool,
-        sparse: bool = False,
+        further: Sequence[Output] = (),
     ) -> Embedded:
-        del role, tenant, urgent, sparse
+        del role, tenant, urgent, further
         self._check(model)
         if any(self.poison in text for text in texts):
             raise InvalidRequest("the text is poison")
         await asyncio.sleep(0)
-        return Embedded(tuple(vector_of(model, each) for each in texts), await self.space(model))
+        return Embedded(
+            tuple(Vectors(vector_of(model, each)) for each in texts), await self.space(model)
+        )
 
     async def lengths(self, model: str, texts: Sequence[str]) -> list[int]:
         self._check(model)

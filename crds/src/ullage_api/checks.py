@@ -13,6 +13,14 @@ from typing import Final
 
 from ullage_api.kinds.base import NAME_RULE, POOL_RULE
 from ullage_api.kinds.engine_settings import EngineSettings
+from ullage_api.kinds.index_overrides import (
+    OVERSAMPLING_MESSAGE,
+    OVERSAMPLING_PATTERN,
+    QUANTILE_MESSAGE,
+    QUANTILE_PATTERN,
+    QUANTIZATION_MESSAGE,
+    IndexOverrides,
+)
 from ullage_api.kinds.model_deployment import ModelDeployment, Task
 from ullage_api.kinds.model_source import (
     ADAPTER_NAME_PATTERN,
@@ -26,6 +34,8 @@ from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.rollout import ValidationPrompt
 from ullage_api.kinds.sampling import MAX_TEMPERATURE, NUMBER_PATTERN, SamplingDefaults
 from ullage_api.kinds.vector_collection import (
+    ALIAS_MESSAGE,
+    OWN_ALIAS_MESSAGE,
     RERANK_MESSAGE,
     URL_MESSAGE,
     URL_NEEDED_MESSAGE,
@@ -34,6 +44,7 @@ from ullage_api.kinds.vector_collection import (
     VectorCollection,
     VectorCollectionSpec,
 )
+from ullage_api.kinds.vector_collection import ALIAS_PATTERN as COLLECTION_ALIAS_PATTERN
 from ullage_api.names import NAME_PATTERN, is_valid_name
 
 ALIAS_PATTERN: Final = r"^[A-Za-z0-9]([-._:/A-Za-z0-9]*[A-Za-z0-9])?$"
@@ -242,6 +253,29 @@ def name_conflicts(resources: list[ModelDeployment]) -> Iterator[tuple[ModelDepl
                 break
 
 
+def collection_conflicts(
+    collections: Sequence[VectorCollection],
+) -> dict[str, dict[str, str]]:
+    """Return the aliases of each collection of a pool that others have, with their owners.
+
+    A name goes before an alias, and an alias to the first that wants it.
+    """
+    taken = {each.metadata.name: each.metadata.name for each in collections}
+    found: dict[str, dict[str, str]] = {}
+    for collection in collections:
+        mine = collection.metadata.name
+        for alias in collection.spec.aliases or ():
+            owner = taken.setdefault(alias, mine)
+            if owner != mine:
+                found.setdefault(mine, {})[alias] = owner
+    return found
+
+
+def conflict_message(alias: str, owner: str) -> str:
+    """Return what is said of an alias that another collection has."""
+    return f"{alias!r} is already a name of collection {owner!r} in this pool"
+
+
 def collection_problems(
     collections: list[VectorCollection], models: list[ModelDeployment]
 ) -> Iterator[str]:
@@ -254,6 +288,10 @@ def collection_problems(
         if problem is not None:
             yield f"{name}: {problem}"
         yield from (f"{name}: {problem}" for problem in _own_problems(collection))
+    for pool in {each.spec.pool for each in collections}:
+        here = [each for each in collections if each.spec.pool == pool]
+        for name, taken in collection_conflicts(here).items():
+            yield from (f"{name}: {conflict_message(*each)}" for each in taken.items())
 
 
 def reindex_problems(
@@ -297,6 +335,32 @@ def _own_problems(collection: VectorCollection) -> Iterator[str]:
     if rerank is not None and rerank.min and rerank.max and rerank.min > rerank.max:
         yield RERANK_MESSAGE
     yield from _store_problems(collection)
+    yield from _alias_problems(collection)
+    if collection.spec.overrides is not None:
+        yield from _override_problems(collection.spec.overrides)
+
+
+def _alias_problems(collection: VectorCollection) -> Iterator[str]:
+    aliases = collection.spec.aliases or []
+    if collection.metadata.name in aliases:
+        yield OWN_ALIAS_MESSAGE
+    if not all(_matches(COLLECTION_ALIAS_PATTERN, alias) for alias in aliases):
+        yield ALIAS_MESSAGE
+    if len(set(aliases)) < len(aliases):
+        yield "spec.aliases must not name one alias twice"
+
+
+def _override_problems(overrides: IndexOverrides) -> Iterator[str]:
+    given = overrides.quantization_config
+    if given is not None and (given.scalar is None) == (given.binary is None):
+        yield QUANTIZATION_MESSAGE
+    quantile = given.scalar.quantile if given is not None and given.scalar is not None else None
+    if quantile is not None and not _matches(QUANTILE_PATTERN, quantile):
+        yield QUANTILE_MESSAGE
+    use = overrides.params.quantization if overrides.params is not None else None
+    oversampling = use.oversampling if use is not None else None
+    if oversampling is not None and not _matches(OVERSAMPLING_PATTERN, oversampling):
+        yield OVERSAMPLING_MESSAGE
 
 
 def _store_problems(collection: VectorCollection) -> Iterator[str]:

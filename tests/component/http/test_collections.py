@@ -8,7 +8,6 @@ import uuid
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.support.collection_pods import (
     MODELS,
@@ -32,14 +31,6 @@ from ullage_api.kinds.model_deployment import Task
 from ullage_api.kinds.rollout import Transition
 from ullage_api.wire.pod_report import CollectionState, ReportedCollection, ReportedModel
 from ullage_runtime.app import Runtime
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("files")
-    write_encoder(folder / "encoder.gguf", Encoder(width=WIDTH))
-    write_encoder(folder / "narrow.gguf", Encoder(width=32))
-    return folder
 
 
 async def test_points_are_written_read_searched_changed_and_deleted(
@@ -295,7 +286,7 @@ async def test_a_killed_owner_is_back_with_every_point(
 async def test_what_only_a_reindex_changes_is_said_and_what_there_is_is_served(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
-    both = (*MODELS, model("narrow", "narrow"))
+    both = (*MODELS, model("narrow", "narrow.gguf"))
     async with pod(tmp_path, document(files, both, notes())) as (runtime, client):
         await ready(client)
         points = [{"id": n, "text": text} for n, text in TEXTS.items()]
@@ -316,7 +307,7 @@ async def test_what_only_a_reindex_changes_is_said_and_what_there_is_is_served(
 async def test_a_collection_waits_for_its_model_and_says_so(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
-    ranker = model("encoder", "encoder", Task.RERANK)
+    ranker = model("encoder", "encoder.gguf", Task.RERANK)
     async with pod(tmp_path, document(files, (ranker,), notes())) as (runtime, client):
 
         async def has_problem() -> bool:
@@ -342,7 +333,7 @@ async def test_another_model_never_takes_over_from_one_that_a_collection_embeds_
     async def asked_for(
         file: str, sequence: int, reason: Reason, threads: int = 1
     ) -> ReportedModel:
-        target = model("encoder", file).target
+        target = model("encoder", f"{file}.gguf").target
         target = target.model_copy(update={"engine": EngineSettings(threads=threads)})
         changed = MODELS[0].model_copy(update={"target": target, "generation": sequence})
         other = wanted.model_copy(update={"models": (changed,)})

@@ -143,6 +143,8 @@ async def test_browsers_of_the_pools_origins_may_call(
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://a.example"
         assert "access-control-allow-credentials" not in allowed.headers
+        put = {**preflight, "Access-Control-Request-Method": "PUT"}
+        assert (await client.options("/v1/collections/c/points", headers=put)).status_code == 200
         other = await client.options(CHAT, headers={**preflight, "Origin": "https://b.example"})
         assert other.status_code == 400
         # A refusal must be readable for the page that called.

@@ -109,7 +109,7 @@ async def test_a_streamed_response_tells_of_the_search_first_and_of_citations_la
 
 
 async def test_a_chat_is_answered_from_what_was_found_too(tmp_path: pathlib.Path) -> None:
-    async with scripted(tmp_path, "Headroom [2][1].") as (models, client):
+    async with scripted(tmp_path, "Headroom [", "2][1].") as (models, client):
         body = {
             "model": "chat",
             "messages": [{"role": "user", "content": "What is ullage headroom?"}],
@@ -123,7 +123,12 @@ async def test_a_chat_is_answered_from_what_was_found_too(tmp_path: pathlib.Path
         await posted(client, "/v1/chat/completions", {**body, "tool_choice": "none"})
         assert shown(models.requests[-1]) == "What is ullage headroom?"
         streamed = await client.post("/v1/chat/completions", json={**body, "stream": True})
-        assert json.loads(streamed.text.split("data: ")[-2])["choices"], streamed.text
+        chunks = [json.loads(each) for each in streamed.text.split("data: ")[1:-1]]
+        told = [each["choices"][0] for each in chunks]
+        assert "".join(each["delta"].get("content") or "" for each in told) == "Headroom [2][1]."
+        cited = [each for each in told if "annotations" in each["delta"]]
+        assert [each["finish_reason"] for each in cited] == ["stop"]
+        assert cited[0]["delta"]["annotations"] == message["annotations"]
 
 
 async def test_searches_that_cannot_be_made_are_refused(tmp_path: pathlib.Path) -> None:

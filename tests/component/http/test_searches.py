@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.collection_pods import (
+    HEADS,
     MODELS,
+    RANKER,
     C,
     document,
     model,
@@ -19,15 +21,13 @@ from tests.support.collection_pods import (
     ready,
     refused,
 )
-from tests.support.encoder_models import Encoder, score, write_encoder
-from tests.support.onnx_models import write_onnx
+from tests.support.encoder_models import score
 from tests.support.runtimes import served
 from tests.support.scripted_models import FakeModels, desired_model
 from tests.support.stores import eventually
 from ullage_api.kinds.model_deployment import Task
 from ullage_runtime.core.vectors import sigmoid
 
-ENCODER, RANKER = Encoder(), Encoder(has_head=True)
 COLOURS = {
     1: "the red fox jumped",
     2: "the red water tank",
@@ -36,16 +36,7 @@ COLOURS = {
     5: "red red fox",
 }
 RANKED: dict[str, Any] = {"rerank": {"modelDeployment": "ranker", "min": 3, "max": 4}}
-BOTH = (*MODELS, model("ranker", "ranker", Task.RERANK))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("files")
-    write_encoder(folder / "encoder.gguf", ENCODER)
-    write_encoder(folder / "ranker.gguf", RANKER)
-    write_onnx(folder / "heads", ENCODER, heads=True)
-    return folder
+BOTH = (*MODELS, model("ranker", "ranker.gguf", Task.RERANK))
 
 
 async def write(client: Any, **payload: Any) -> None:
@@ -253,9 +244,7 @@ async def test_a_search_is_answered_once_until_something_is_written_and_while_th
 async def test_texts_are_found_by_the_models_own_weights_where_that_is_asked_for(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
-    target = MODELS[0].target.model_copy(update={"uri": "file:heads"})
-    heads = (MODELS[0].model_copy(update={"target": target}),)
-    async with pod(tmp_path, document(files, heads, notes(sparse="Model"))) as (runtime, client):
+    async with pod(tmp_path, document(files, HEADS, notes(sparse="Model"))) as (runtime, client):
         described = await ready(client)
         assert described["message"] == ""
         await write(client)
@@ -273,7 +262,7 @@ async def test_texts_are_found_by_the_models_own_weights_where_that_is_asked_for
         assert (await posted(client, f"{C}/search", both))["results"]
 
         # BM25's vectors and the model's cannot be mixed.
-        await runtime.documents.accept(document(files, heads, notes()).sealed(2))
+        await runtime.documents.accept(document(files, HEADS, notes()).sealed(2))
         message = (await client.get(C)).json()["message"]
         assert "sparse vectors is Model, wanted is BM25" in message
         found = await posted(client, f"{C}/search", {"query": COLOURS[4], "mode": "Sparse"})

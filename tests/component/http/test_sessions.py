@@ -19,7 +19,6 @@ from tests.support.collection_pods import (
     ready,
     refused,
 )
-from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.guide_runtime import GUIDE
 from tests.support.stores import eventually
 from ullage_api.kinds.engine_settings import EngineSettings
@@ -28,13 +27,6 @@ from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
 from ullage_runtime.core.pooled import PoolingType
 
 S = "/v1/sessions"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("files")
-    write_encoder(folder / "encoder.gguf", Encoder())
-    return folder
 
 
 async def write(client: httpx.AsyncClient, texts: dict[int, str]) -> None:

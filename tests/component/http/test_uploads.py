@@ -23,18 +23,10 @@ from tests.support.collection_pods import (
     ready,
     refused,
 )
-from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.pdf_files import pdf
 from ullage_runtime.app import Runtime
 
 JSONL = "application/jsonl"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("files")
-    write_encoder(folder / "encoder.gguf", Encoder(width=WIDTH))
-    return folder
 
 
 @pytest.fixture
@@ -76,6 +68,41 @@ async def test_files_of_each_format_are_found(place: tuple[Runtime, httpx.AsyncC
         found = await posted(client, f"{C}/search", {"query": words, "mode": "Sparse"})
         payload = found["results"][0]["payload"]
         assert payload.items() >= {"document": name, **field}.items()
+
+
+async def test_the_file_that_a_text_was_read_from_is_kept_as_it_was(
+    place: tuple[Runtime, httpx.AsyncClient],
+) -> None:
+    _, client = place
+    paper, name = pdf("how the water tank", title="Tank"), "papers/tank.pdf"
+    for kind, data, given in (
+        ("application/pdf", paper, name),
+        ("text/plain", b"the red fox", "fox.txt"),
+    ):
+        answer = await sent(client, "documents/upload", kind, data, wait=True, id=given)
+        assert answer.json()["done"] == 1, answer.text
+    original = await client.get(f"{C}/originals/{name}")
+    assert original.content == paper
+    assert original.headers["content-type"] == "application/pdf"
+    assert original.headers["content-disposition"] == "attachment"
+    shown = (await client.get(f"{C}/documents/{name}")).json()
+    assert shown["original"] == "application/pdf"
+    assert "water tank" in shown["text"]
+    told = refused(await client.get(f"{C}/originals/fox.txt"), 404, "document_not_found")
+    assert "was text already" in told
+
+    # The same text of another file leaves the document as it is, and keeps the new file.
+    other = pdf("how the water tank", title="Tank") + b"\n% again\n"
+    answer = await sent(client, "documents/upload", "application/pdf", other, wait=True, id=name)
+    assert answer.json()["unchanged"] == 1, answer.text
+    assert (await client.get(f"{C}/originals/{name}")).content == other
+    # A text in its place has no file, and neither has a document that is gone.
+    changed = {"documents": [{"id": name, "text": "blue fire"}]}
+    await posted(client, f"{C}/documents?wait=true", changed, 202)
+    refused(await client.get(f"{C}/originals/{name}"), 404, "document_not_found")
+    await sent(client, "documents/upload", "application/pdf", paper, wait=True, id=name)
+    assert (await client.delete(f"{C}/documents/{name}")).status_code == 200
+    refused(await client.get(f"{C}/originals/{name}"), 404, "document_not_found")
 
 
 REFUSED: list[tuple[str, bytes, dict[str, str], str]] = [

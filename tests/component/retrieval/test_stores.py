@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from tests.support.stores import LAYOUT, STORES, eventually, opened, point, vector
+from ullage_runtime.retrieval.stores.objects import token_vectors
 from ullage_runtime.retrieval.stores.port import (
     DELETED,
+    LARGEST_POINT,
     VERSION,
     Branch,
     Fusion,
@@ -21,6 +23,7 @@ from ullage_runtime.retrieval.stores.port import (
 )
 
 SECONDS = 60.0
+INT8 = {"scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}}
 
 
 @pytest.fixture(params=STORES)
@@ -43,7 +46,7 @@ async def test_a_collection_is_described_as_it_was_made(store: Store, name: str)
         LAYOUT,
         has_sparse=False,
         hnsw={"m": 32, "ef_construct": 256},
-        quantization={"scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}},
+        quantization=INT8,
         metadata={"made_by": "a test"},
     )
     other = f"{name}-other"
@@ -185,6 +188,46 @@ async def test_nearest_points_come_first_dense_sparse_and_fused(store: Store, na
     assert ids[6][0] == 20
 
 
+async def test_vectors_of_tokens_score_the_points_that_are_named_and_no_others(
+    store: Store,
+) -> None:
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    layout = replace(LAYOUT, token_width=4, quantization=INT8)
+    await store.create(name, layout)
+    try:
+        found = await store.describe(name)
+        assert found is not None
+        assert found.layout.token_width == 4
+        east, north = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)
+        both = token_vectors([east, north])
+        points = [
+            replace(point(1), colbert=token_vectors([east])),
+            replace(point(2), colbert=both),
+            point(3),
+            replace(point(4), colbert=both),
+            # Of its own size it goes alone.
+            replace(point(5), colbert=token_vectors([north] * (LARGEST_POINT // 4 - 2))),
+        ]
+        await store.write(name, points, 1)
+        read = {each.id: each for each in await store.retrieve(name, [1, 2, 3], vectors=True)}
+        assert read[2].colbert == both
+        assert read[3].colbert is None
+        named = {"must": [{"has_id": [1, 2, 3, 5]}]}
+        for question, expected in (
+            (both, [(2, 2.0), (1, 1.0), (5, 1.0)]),
+            (token_vectors([east, east, east]), [(1, 3.0), (2, 3.0), (5, 0.0)]),
+        ):
+            query = Query((Branch(question, 10),), 10, filter=named)
+            (answer,) = await store.query(name, [query], seconds=SECONDS)
+            assert sorted((each.id, each.score) for each in answer) == sorted(expected)
+            scores = [each.score for each in answer]
+            assert scores == sorted(scores, reverse=True)
+        with pytest.raises(StoreRefused):
+            await store.write(name, [replace(point(6), colbert=token_vectors([(1.0, 0.0)]))], 2)
+    finally:
+        await store.drop(name)
+
+
 async def test_what_cannot_be_done_is_refused_in_the_stores_words(store: Store, name: str) -> None:
     with pytest.raises(StoreRefused, match=r"expected dim: 8, got 3"):
         await store.write(name, [Point(1, {}, (1.0, 2.0, 3.0))], 1)
@@ -225,14 +268,13 @@ async def test_fields_are_indexed_and_settings_changed_only_where_they_differ(
     assert found is not None
     assert found.payload_indexes == {"tag": "keyword"}
     assert await store.count(name, {"must": [{"key": "tag", "match": {"value": "a"}}]}) == 5
-    quantization = {"scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}}
-    await store.alter(name, {"m": 32, "ef_construct": 200}, quantization)
+    await store.alter(name, {"m": 32, "ef_construct": 200}, INT8)
     changed = await store.describe(name)
     assert changed is not None
     assert changed.layout.hnsw == {"m": 32, "ef_construct": 200}
-    assert changed.layout.quantization == quantization
+    assert changed.layout.quantization == INT8
     assert await store.count(name) == 10
-    await store.alter(name, {"m": 32, "ef_construct": 200}, quantization)
+    await store.alter(name, {"m": 32, "ef_construct": 200}, INT8)
 
     async def is_green() -> bool:
         described = await store.describe(name)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from ullage_api.checks import CHECKS, name_conflicts, problems
+from ullage_api.checks import CHECKS, collection_problems, name_conflicts, problems
 from ullage_api.crdgen import custom_resource_definition
 from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.vector_collection import VectorCollection
 
 
 def resource(name: str = "chat", **spec: Any) -> ModelDeployment:
@@ -138,3 +139,46 @@ def test_a_name_with_an_adapter_is_a_name_too() -> None:
     ((loser, message),) = name_conflicts([with_adapter(), resource("b", aliases=["chat:tone"])])
     assert loser.metadata.name == "b"
     assert "'chat:tone' is already a name of model 'chat'" in message
+
+
+def collection(name: str = "notes", **spec: Any) -> VectorCollection:
+    given = {"pool": "default", "embedding": {"modelDeployment": "chat"}, **spec}
+    return VectorCollection.model_validate({"metadata": {"name": name}, "spec": given})
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"aliases": ["notes"]}, "must not repeat metadata.name"),
+        ({"aliases": ["a/b"]}, "letters, digits and any of . _ - in between"),
+        ({"aliases": ["a", "a"]}, "must not name one alias twice"),
+        ({"overrides": {"quantization_config": {}}}, "must have one of scalar and binary"),
+        (
+            {"overrides": {"quantization_config": {"scalar": {"quantile": "1.5"}}}},
+            "scalar.quantile must be",
+        ),
+        (
+            {"overrides": {"params": {"quantization": {"oversampling": "0"}}}},
+            "quantization.oversampling must be",
+        ),
+    ],
+)
+def test_a_collections_own_rules_hold_in_python_too(spec: dict[str, Any], words: str) -> None:
+    models = [resource(task="Embedding")]
+    crd = {r["message"] for r in cel_rules(custom_resource_definition(VectorCollection))}
+    (problem,) = collection_problems([collection(**spec)], models)
+    assert words in problem
+    assert problem.removeprefix("notes: ") in crd or "twice" in problem
+    assert list(collection_problems([collection()], models)) == []
+
+
+def test_an_alias_of_a_collection_belongs_to_the_first_and_a_name_goes_before_all() -> None:
+    models = [resource(task="Embedding")]
+    collections = [
+        collection("a", aliases=["docs", "b"]),
+        collection("b", aliases=["docs", "own"]),
+    ]
+    assert list(collection_problems(collections, models)) == [
+        "a: 'b' is already a name of collection 'b' in this pool",
+        "b: 'docs' is already a name of collection 'a' in this pool",
+    ]

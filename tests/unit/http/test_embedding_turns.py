@@ -14,6 +14,7 @@ from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision
 from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.core.pooled import EmbedRequest, Output, PooledAnswer, Role, Said
 from ullage_runtime.http.retrieval.embedding import PoolEmbedder
+from ullage_runtime.retrieval.embedding import Vectors
 
 
 class Lease:
@@ -24,6 +25,7 @@ class Lease:
     class loaded:  # noqa: N801 - stands for a value
         dimensions = 2
         outputs = (Output.DENSE,)
+        token_width = 0
 
     def __init__(self) -> None:
         self.order: list[str] = []
@@ -85,7 +87,7 @@ async def test_many_texts_are_embedded_in_portions_and_stay_in_order() -> None:
     texts = [str(n) for n in range(150)]
     embedded = await embedder(lease).embed("m", texts, Role.DOCUMENT, tenant="i", urgent=False)
     assert lease.order == ["i 64 False", "i 64 False", "i 22 False"]
-    assert embedded.vectors == ((1.0, 0.0),) * 150
+    assert embedded.texts == (Vectors((1.0, 0.0)),) * 150
     assert (embedded.space.revision, embedded.space.dimensions) == ("r1", 2)
 
 

@@ -186,6 +186,30 @@ def test_a_model_that_does_not_embed_is_no_model_for_it() -> None:
     assert told(made, "Accepted") == ("False", "UnknownModel")
 
 
+def test_an_alias_that_an_older_collection_has_is_refused_and_all_else_is_served() -> None:
+    made = world(aliases=["docs", "own"])
+    older = collection("older", aliases=["docs"])
+    created = older.metadata.model_copy(update={"creation_timestamp": "2026-11-19T10:00:00Z"})
+    made.add_collections(older.model_copy(update={"metadata": created}))
+    decided(made)
+    assert told(made, "Accepted") == ("False", Reason.NAME_TAKEN)
+    message = condition(made, "Accepted").message
+    assert message.startswith("'docs' is already a name of collection 'older' in this pool")
+    aliases = {each.name: each.spec.aliases for each in made.desired.collections}
+    assert aliases == {"notes": ["own"], "older": ["docs"]}
+
+
+def test_the_aliases_that_a_pod_serves_are_told_and_one_that_its_store_refuses() -> None:
+    made = says(world(aliases=["docs"]), aliases=("docs",))
+    status = made.collections["notes"].status
+    assert status is not None
+    assert status.aliases == ["docs"]
+    assert told(made, "InSync") == ("True", Reason.IN_SYNC)
+    says(made, aliases=("docs",), alias_problem="the store has alias 'docs' for 'other' already")
+    assert told(made, "InSync") == ("False", Reason.NAME_TAKEN)
+    assert "for 'other' already" in condition(made, "InSync").message
+
+
 def test_what_is_being_opened_is_neither_ready_nor_broken() -> None:
     made = says(
         world(), state=CollectionState.OPENING, message="it waits for model 'embed'", physical=None

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ullage_api.kinds.vector_collection import IndexProfile, VectorCollectionSpec
-from ullage_runtime.retrieval.profiles import differences, layout_of, profile_settings
+from ullage_runtime.retrieval.profiles import differences, layout_of, profile_settings, settings_of
 from ullage_runtime.retrieval.stores.port import Distance
 
 
@@ -42,3 +42,33 @@ def test_differences_name_both_values() -> None:
     ]
     assert told[3].startswith("hnsw is {'m': 16, 'ef_construct': 128}, wanted is {'m': 32")
     assert told[4].endswith("wanted is None")
+
+
+def test_what_is_overridden_is_laid_over_the_profile_in_qdrants_own_names() -> None:
+    wanted = spec(
+        overrides={
+            "hnsw_config": {"m": 24},
+            "quantization_config": {"scalar": {"quantile": "0.95"}},
+            "params": {"hnsw_ef": 200, "quantization": {"oversampling": "3.5"}},
+        }
+    )
+    settings = settings_of(wanted, 384)
+    assert settings.hnsw == {"m": 24, "ef_construct": 128}
+    assert settings.quantization == {
+        "scalar": {"type": "int8", "quantile": 0.95, "always_ram": True}
+    }
+    assert settings.search == {
+        "hnsw_ef": 200,
+        "quantization": {"rescore": True, "oversampling": 3.5},
+    }
+    told = differences(layout_of(wanted, 384), layout_of(spec(), 384))
+    assert [each.split(" is ")[0] for each in told] == ["hnsw", "quantization"]
+    bits = spec(overrides={"quantization_config": {"binary": {"always_ram": False}}})
+    assert settings_of(bits, 384).quantization == {"binary": {"always_ram": False}}
+    assert settings_of(spec(), 384) == profile_settings(IndexProfile.BALANCED, 384)
+
+
+def test_vectors_of_tokens_are_laid_out_where_they_are_wanted() -> None:
+    plain, wanted = layout_of(spec(), 384, 32), layout_of(spec(multivector="ColBERT"), 384, 32)
+    assert (plain.token_width, wanted.token_width) == (0, 32)
+    assert differences(wanted, plain) == ["vectors of tokens is None, wanted is ColBERT"]

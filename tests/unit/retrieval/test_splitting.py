@@ -59,3 +59,41 @@ def test_chunks_of_other_settings_have_other_ids() -> None:
     }
     assert len(keys) == 4
     assert Chunker.of(ChunkingSettings()).key == Chunker.of(None).key
+
+
+async def by_fours(texts: Sequence[str]) -> list[int]:
+    """Four letters a token, as the splitter expects."""
+    return [len(text) // 4 for text in texts]
+
+
+BRACES = "{0} first() {{\n  return 1;\n}}\n\n{0} second() {{\n  return 2;\n}}\n"
+CODE = {
+    "a.py": "def first(a):\n    return a + 1\n\n\ndef second(b):\n    return b * 2\n",
+    "a.go": "package a\n\n" + BRACES.format("func").replace("()", "() int").replace(";", ""),
+    "a.rs": BRACES.format("fn").replace("()", "() -> i32"),
+    "A.JAVA": BRACES.format("class").replace("()", "").replace("return", "int x ="),
+    "a.c": BRACES.format("int").replace("()", "(void)"),
+    "a.cpp": BRACES.format("int"),
+    "a.js": BRACES.format("function"),
+    "a.tsx": BRACES.format("function").replace("()", "(): number"),
+    "a.sh": BRACES.format("function").replace(";", ""),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+async def test_code_is_cut_between_functions_and_classes(name: str) -> None:
+    code = CODE[name]
+    chunker = Chunker(Splitter.CODE, len(code) // 6, 0)
+    chunks = await chunker.chunks(code, by_fours, name)
+    assert "".join("".join(chunks).split()) == "".join(code.split())
+    assert len(chunks) > 1
+    (second,) = [chunk for chunk in chunks if "second" in chunk]
+    assert "first" not in second
+    assert "2" in second
+
+
+async def test_code_of_an_unknown_language_is_cut_as_text() -> None:
+    text = "one two three four five. " * 20
+    for name in ("a.unknown", "Makefile", ""):
+        code = await Chunker(Splitter.CODE, 32, 0).chunks(text, by_fours, name)
+        assert code == await Chunker(Splitter.TEXT, 32, 0).chunks(text, by_fours, name)

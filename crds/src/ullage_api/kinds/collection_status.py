@@ -30,6 +30,14 @@ class VectorCollectionStatus(KubeModel):
     url: Annotated[
         str | None, Field(max_length=512, description="Its address within the cluster.")
     ] = None
+    aliases: Annotated[
+        list[Annotated[str, Field(max_length=64)]] | None,
+        Field(
+            max_length=16,
+            description="Further names that it answers to.",
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ] = None
     profile: Annotated[
         str | None, Field(max_length=64, description="Index profile that the spec amounts to.")
     ] = None

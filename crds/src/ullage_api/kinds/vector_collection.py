@@ -15,6 +15,7 @@ from ullage_api.kinds.base import (
 )
 from ullage_api.kinds.collection_status import VectorCollectionStatus
 from ullage_api.kinds.columns import Column
+from ullage_api.kinds.index_overrides import IndexOverrides
 from ullage_api.names import API_VERSION, COLLECTION_FINALIZER, MAX_NAME_LENGTH
 
 MAX_CHUNK_TOKENS = 8192
@@ -27,6 +28,9 @@ DEFAULT_RERANK_MAX = 200
 URL_MESSAGE = "store.url must be the http:// or https:// address of the Qdrant server"
 URL_NEEDED_MESSAGE = "store.url is needed for type Qdrant; add the address of the server"
 URL_UNUSED_MESSAGE = "store.url is for type Qdrant; remove it, or change type"
+ALIAS_PATTERN = "^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"
+ALIAS_MESSAGE = "an alias must be letters, digits and any of . _ - in between"
+OWN_ALIAS_MESSAGE = "spec.aliases must not repeat metadata.name; remove it, the name always works"
 RERANK_RULE = "!has(self.min) || !has(self.max) || self.min <= self.max"
 RERANK_MESSAGE = "rerank.min must not exceed rerank.max"
 
@@ -54,6 +58,13 @@ class SparseType(StrEnum):
     NONE = "None"
 
 
+class MultivectorType(StrEnum):
+    """What a collection keeps of each token of its texts."""
+
+    NONE = "None"
+    COLBERT = "ColBERT"
+
+
 class IndexProfile(StrEnum):
     """What a collection's index is built for."""
 
@@ -67,6 +78,7 @@ class Splitter(StrEnum):
 
     TEXT = "Text"
     MARKDOWN = "Markdown"
+    CODE = "Code"
 
 
 class FieldType(StrEnum):
@@ -136,7 +148,10 @@ class ChunkingSettings(KubeModel):
 
     splitter: Annotated[
         Splitter | None,
-        Field(description="Text cuts at paragraphs and sentences, Markdown at headings first."),
+        Field(
+            description="Text cuts at paragraphs and sentences, Markdown at headings first, Code "
+            "at functions and classes."
+        ),
     ] = None
     max_tokens: Annotated[
         int | None,
@@ -214,9 +229,40 @@ class VectorCollectionSpec(KubeModel):
             "of its tokens, or None for none."
         ),
     ] = None
+    multivector: Annotated[
+        MultivectorType | None,
+        Field(
+            description="ColBERT keeps the model's vector of each token, by which findings are "
+            "looked at again; None (if unset) does not."
+        ),
+    ] = None
     profile: Annotated[
         IndexProfile | None,
         Field(description="HighAccuracy, Balanced (if unset) or FastQuery."),
+    ] = None
+    overrides: Annotated[
+        IndexOverrides | None,
+        Field(description="What is done otherwise than the profile says, by Qdrant's own names."),
+    ] = None
+    aliases: Annotated[
+        list[
+            Annotated[
+                str,
+                Field(
+                    min_length=1,
+                    max_length=64,
+                    json_schema_extra=validations(
+                        rule(f"self.matches('{ALIAS_PATTERN}')", ALIAS_MESSAGE)
+                    ),
+                ),
+            ]
+        ]
+        | None,
+        Field(
+            max_length=16,
+            description="Further names it answers to, here and in its store.",
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
     ] = None
     chunking: Annotated[
         ChunkingSettings | None, Field(description="How documents are cut into chunks.")
@@ -292,7 +338,13 @@ class VectorCollection(Resource):
             priority=1,
         ),
     )
-    RULES: ClassVar[tuple[dict[str, str], ...]] = (NAME_RULE,)
+    RULES: ClassVar[tuple[dict[str, str], ...]] = (
+        NAME_RULE,
+        rule(
+            "!has(self.spec.aliases) || !(self.metadata.name in self.spec.aliases)",
+            OWN_ALIAS_MESSAGE,
+        ),
+    )
 
     api_version: Literal["ullage.dev/v1alpha1"] = API_VERSION
     kind: Literal["VectorCollection"] = "VectorCollection"
@@ -301,6 +353,11 @@ class VectorCollection(Resource):
         VectorCollectionStatus | None,
         Field(description="What is so, as the operator last observed it."),
     ] = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name a client may ask for, the resource's own first."""
+        return (self.metadata.name, *(self.spec.aliases or ()))
 
     @property
     def is_dropped(self) -> bool:

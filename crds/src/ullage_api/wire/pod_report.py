@@ -175,6 +175,10 @@ class ReportedCollection(KubeModel):
     """Why it is not ready."""
     differences: tuple[str, ...] = ()
     """What only a reindex brings about, each with both values."""
+    aliases: tuple[str, ...] = ()
+    """Further names that it answers to."""
+    alias_problem: str = ""
+    """Why its store does not have one of them for it."""
     physical: str | None = None
     epoch: int | None = None
     model: str | None = None

@@ -11,17 +11,18 @@ What the conditions say:
 """
 # ruff: noqa: D401 - a policy's docstring names the state it speaks of, as its sentence would
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from ullage_api import conditions
-from ullage_api.checks import model_problem
+from ullage_api.checks import conflict_message, model_problem
 from ullage_api.conditions import Condition, ConditionType, Reason
 from ullage_api.kinds.collection_status import EmbeddedBy, VectorCollectionStatus
 from ullage_api.kinds.reindex_job import proposed_job
 from ullage_api.kinds.vector_collection import DeletionPolicy, VectorCollection
 from ullage_api.names import COLLECTION_FINALIZER, collection_url, pod_name
 from ullage_api.wire.pod_report import CollectionState
+from ullage_operator.reconcile.collection_names import taken_aliases, without_aliases
 from ullage_operator.reconcile.collection_view import Seen, seen
 from ullage_operator.reconcile.findings import (
     Finding,
@@ -55,6 +56,7 @@ def refusals(observed: PoolObserved) -> dict[str, Refusal]:
     """
     profile = profile_in_effect(observed)
     models = [m for m in observed.members if m.metadata.deletion_timestamp is None]
+    conflicts = taken_aliases(filter(is_wanted, observed.collections))
     found: dict[str, Refusal] = {}
     for collection in observed.collections:
         name = collection.metadata.name
@@ -67,15 +69,23 @@ def refusals(observed: PoolObserved) -> dict[str, Refusal]:
             )
         elif problem := model_problem(collection.spec, models):
             found[name] = Refusal(Reason.UNKNOWN_MODEL, problem)
+        elif taken := conflicts.get(name):
+            message = "; ".join(conflict_message(*each) for each in taken.items())
+            found[name] = Refusal(Reason.NAME_TAKEN, f"{message}; take it out of spec.aliases")
     return found
 
 
 def handed_on(
-    collections: Iterable[VectorCollection], refused: Mapping[str, Refusal]
+    collections: Sequence[VectorCollection], refused: Mapping[str, Refusal]
 ) -> list[VectorCollection]:
-    """Return the collections that the pool's pod is told of."""
+    """Return the collections that the pool's pod is told of, without aliases that others have."""
     outcast = {n for n, r in refused.items() if r.reason is Reason.POOL_HAS_REPLICAS}
-    return [c for c in collections if is_wanted(c) and c.metadata.name not in outcast]
+    conflicts = taken_aliases(filter(is_wanted, collections))
+    return [
+        without_aliases(c, conflicts.get(c.metadata.name, {}))
+        for c in collections
+        if is_wanted(c) and c.metadata.name not in outcast
+    ]
 
 
 def is_wanted(resource: VectorCollection) -> bool:
@@ -172,6 +182,7 @@ def desired_status(s: Seen) -> VectorCollectionStatus:
         observed_generation=generation,
         conditions=list(current),
         url=collection_url(metadata.namespace, spec.pool, metadata.name),
+        aliases=(list(entry.aliases) or None) if entry is not None else before.aliases,
         profile=resource.effective_profile.value,
         store=resource.effective_store.value,
         model=model,
@@ -325,6 +336,13 @@ def rolled_back(s: Seen) -> Finding | None:
     return Finding("False", Reason.ROLLED_BACK, message)
 
 
+def alias_taken(s: Seen) -> Finding | None:
+    """Its store has one of its aliases for somebody else."""
+    if s.entry is None or not s.entry.alias_problem:
+        return None
+    return Finding("False", Reason.NAME_TAKEN, s.entry.alias_problem)
+
+
 def in_sync(s: Seen) -> Finding:  # noqa: ARG001 - a policy
     """It is as the spec wants it."""
     return Finding("True", Reason.IN_SYNC, "it is built as the spec wants it")
@@ -351,7 +369,10 @@ CHAINS: Final[tuple[tuple[ConditionType, tuple[Policy, ...]], ...]] = (
         (deleting, not_accepted, pod_away, silent, pending, failed, opening, serving),
     ),
     (ConditionType.ACCEPTED, ACCEPTED),
-    (ConditionType.IN_SYNC, (unheard, being_reindexed, rolled_back, needs_reindex, in_sync)),
+    (
+        ConditionType.IN_SYNC,
+        (unheard, being_reindexed, rolled_back, needs_reindex, alias_taken, in_sync),
+    ),
     (ConditionType.INDEXED, (unheard, indexing, indexed)),
 )
 

@@ -303,6 +303,8 @@ class Loaded:
     """Numbers of an embedding; 0 when it gives none."""
     outputs: tuple[Output, ...] = (Output.DENSE,)
     """What it can say of a text that it embeds."""
+    token_width: int = 0
+    """Numbers of a token's vector; 0 when it gives none."""
     maps_file: bool = False
     """Whether it computes from the pages of the model's one file, wherever that lies."""
 

@@ -174,7 +174,7 @@ class LiveCors:
             self._cors = CORSMiddleware(
                 self._app,
                 allow_origins=origins,
-                allow_methods=["GET", "POST", "DELETE"],
+                allow_methods=["GET", "POST", "PUT", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=["X-Request-Id", "Retry-After", "Cache-Status", *RATE_LIMIT_HEADERS],
             )

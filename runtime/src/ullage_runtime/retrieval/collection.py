@@ -9,16 +9,24 @@ from typing import Any, Final
 
 from ullage_api.kinds.vector_collection import SparseType, VectorCollectionSpec
 from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest
-from ullage_runtime.core.pooled import Role
-from ullage_runtime.retrieval.embedding import Embedded, Embedder, Space
+from ullage_runtime.core.pooled import Output, Role, TokenVectors
+from ullage_runtime.retrieval.embedding import Embedded, Embedder, Space, Vectors
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.log.changes import ChangeLog, live
 from ullage_runtime.retrieval.making import Making
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.retrieval.points import checked_payload
-from ullage_runtime.retrieval.profiles import profile_of, profile_settings
+from ullage_runtime.retrieval.profiles import settings_of
 from ullage_runtime.retrieval.recall import RecallProbe
-from ullage_runtime.retrieval.stores.port import Filter, Layout, Point, PointId, Sparse, Store
+from ullage_runtime.retrieval.stores.port import (
+    LARGEST_POINT,
+    Filter,
+    Layout,
+    Point,
+    PointId,
+    Sparse,
+    Store,
+)
 from ullage_runtime.retrieval.words import document_words
 
 TEXT: Final = "text"
@@ -39,6 +47,7 @@ class NewPoint:
     text: str | None = None
     dense: tuple[float, ...] | None = None
     sparse: Sparse | None = None
+    colbert: TokenVectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,18 @@ class View:
     @property
     def params(self) -> Mapping[str, Any]:
         """How thoroughly dense vectors are searched."""
-        return profile_settings(profile_of(self.spec), self.layout.dimensions).search
+        return settings_of(self.spec, self.layout.dimensions).search
+
+    @property
+    def has_token_vectors(self) -> bool:
+        """Whether each token of its texts has a vector."""
+        return self.layout.token_width > 0
+
+    @property
+    def further(self) -> tuple[Output, ...]:
+        """What is kept of a text beside its dense vector, of what the model says of it."""
+        kept = {Output.SPARSE: self.has_own_sparse, Output.COLBERT: self.has_token_vectors}
+        return tuple(output for output, is_kept in kept.items() if is_kept)
 
 
 class Collection:
@@ -152,6 +172,11 @@ class Collection:
     def model(self) -> str:
         """Name of the model that embeds."""
         return self.view.model
+
+    @property
+    def has_token_vectors(self) -> bool:
+        """Whether each token of its texts has a vector."""
+        return self.view.has_token_vectors
 
     @property
     def physical(self) -> str:
@@ -231,24 +256,23 @@ class Collection:
         self, view: View, points: Sequence[NewPoint], *, tenant: str, urgent: bool
     ) -> list[Point]:
         wanting = [p.text for p in points if p.text is not None and _needs_model(view, p)]
-        made: Iterator[tuple[tuple[float, ...], Sparse | None]] = iter(())
+        made: Iterator[Vectors] = iter(())
         if wanting:
             embedded = await self.embed(
-                wanting, Role.DOCUMENT, tenant=tenant, urgent=urgent, view=view
+                wanting,
+                Role.DOCUMENT,
+                tenant=tenant,
+                urgent=urgent,
+                view=view,
+                further=view.further,
             )
-            made = embedded.pairs()
+            made = iter(embedded.texts)
         whole = []
         for index, point in enumerate(points):
             if index % WORDED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            dense, sparse, payload = point.dense, point.sparse, dict(point.payload)
-            if point.text is not None:
-                payload[TEXT] = point.text
-                own_dense, own_sparse = next(made) if _needs_model(view, point) else (None, None)
-                dense = own_dense if dense is None else dense
-                if sparse is None and view.layout.has_sparse:
-                    sparse = own_sparse if view.has_own_sparse else document_words(point.text)
-            whole.append(Point(point.id, payload, dense, sparse))
+            own = next(made) if point.text is not None and _needs_model(view, point) else None
+            whole.append(_point(view, point, own))
         return whole
 
     async def embed(
@@ -259,6 +283,7 @@ class Collection:
         tenant: str,
         urgent: bool,
         view: View | None = None,
+        further: Sequence[Output] = (),
     ) -> Embedded:
         """Return the texts' vectors, for what is read now or another view.
 
@@ -271,7 +296,7 @@ class Collection:
             role,
             tenant=tenant,
             urgent=urgent,
-            sparse=view.has_own_sparse,
+            further=further,
         )
         self._check_space(view, embedded.space)
         return embedded
@@ -308,7 +333,31 @@ class Collection:
 
 
 def _needs_model(view: View, point: NewPoint) -> bool:
-    return point.dense is None or (view.has_own_sparse and point.sparse is None)
+    return (
+        point.dense is None
+        or (view.has_own_sparse and point.sparse is None)
+        or (view.has_token_vectors and point.colbert is None)
+    )
+
+
+def _point(view: View, point: NewPoint, own: Vectors | None) -> Point:
+    """Return a point as it is written, with what the model says where it brings nothing."""
+    payload, sparse, colbert = dict(point.payload), point.sparse, point.colbert
+    dense = own.dense if own is not None and point.dense is None else point.dense
+    if point.text is not None:
+        payload[TEXT] = point.text
+        if sparse is None and view.layout.has_sparse and not view.has_own_sparse:
+            sparse = document_words(point.text)
+    if own is not None:
+        sparse = own.sparse if sparse is None else sparse
+        colbert = own.colbert if colbert is None else colbert
+    whole = Point(point.id, payload, dense, sparse, colbert)
+    if whole.numbers > LARGEST_POINT:
+        raise InvalidRequest(
+            f"the vectors of point {point.id!r} have {whole.numbers} numbers together; a point "
+            f"may have {LARGEST_POINT}: each token of its text has a vector, so cut the text"
+        )
+    return whole
 
 
 def replace_embedding(

@@ -5,13 +5,13 @@ import pathlib
 import shutil
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 
-from ullage_api.kinds.vector_collection import SparseType, StoreType, VectorCollectionSpec
+from ullage_api.kinds.vector_collection import StoreType, VectorCollectionSpec
 from ullage_api.wire.pod_report import CollectionState, ReportedCollection
 from ullage_api.wire.pool_desired import DesiredCollection
 from ullage_runtime.core.backoff import load_delay
@@ -20,27 +20,26 @@ from ullage_runtime.core.errors import (
     CollectionUnavailable,
     OperationNotFound,
     ServingError,
-    UnsupportedOutput,
 )
 from ullage_runtime.retrieval.breakers import Breakers
 from ullage_runtime.retrieval.collection import Collection
 from ullage_runtime.retrieval.edge.owning import ShardOwner
 from ullage_runtime.retrieval.edge.refusals import VolumeError
 from ullage_runtime.retrieval.embedding import Embedder
+from ullage_runtime.retrieval.founding import described, index_fields, made
 from ullage_runtime.retrieval.held import Held
 from ullage_runtime.retrieval.ingest.documents import DocumentsFile, Operation
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion
 from ullage_runtime.retrieval.log.changes import ChangeLog
-from ullage_runtime.retrieval.log.file import LogFile, Routing
+from ullage_runtime.retrieval.log.file import LogFile
 from ullage_runtime.retrieval.making import Remaker
 from ullage_runtime.retrieval.metrics import RetrievalMetrics
 from ullage_runtime.retrieval.opening import view_of
-from ullage_runtime.retrieval.profiles import differences, layout_of
+from ullage_runtime.retrieval.profiles import ANY_WIDTH, differences, layout_of
 from ullage_runtime.retrieval.ranking import Ranker
 from ullage_runtime.retrieval.searcher import Searcher
 from ullage_runtime.retrieval.stores.embedded import EmbeddedStore
 from ullage_runtime.retrieval.stores.port import (
-    Description,
     Layout,
     Store,
     StoreError,
@@ -58,7 +57,6 @@ OPENING_STATUSES: Final = frozenset({429, 503, 504})
 LOG_FILE: Final = "log.sqlite"
 DOCUMENTS_FILE: Final = "documents.sqlite"
 """Files of each collection's folder."""
-_FIRST_EPOCH: Final = 1
 
 
 class Collections:
@@ -111,15 +109,21 @@ class Collections:
             self.refresh(held)
         return tuple(self._held[name].reported() for name in self.names())
 
-    def held(self, name: str) -> Held:
-        """Return a collection, ready or not; raises CollectionNotFound, which lists the names."""
-        held = self._held.get(name)
+    def held(self, name: str, known: Sequence[str] | None = None) -> Held:
+        """Return a collection by its name or an alias of it, ready or not.
+
+        Raises CollectionNotFound, which lists all names, or those that are `known` to who asks.
+        """
+        held = self._held.get(name) or self._by_alias(name)
         if held is None:
-            known = ", ".join(self.names()) or "none"
+            listed = ", ".join(self.names() if known is None else known) or "none"
             raise CollectionNotFound(
-                f"there is no collection {name!r}; there are: {known}", param="collection"
+                f"there is no collection {name!r}; there are: {listed}", param="collection"
             )
         return held
+
+    def _by_alias(self, alias: str) -> Held | None:
+        return next((h for h in self._held.values() if alias in h.aliases), None)
 
     def find(self, name: str) -> Collection:
         """Return a collection; raises CollectionNotFound or CollectionUnavailable."""
@@ -196,10 +200,10 @@ class Collections:
         held.differences = self._differences(held, held.collection.layout)
         if held.task is not None:
             held.task.cancel()
-        held.task = asyncio.create_task(self._brought(held, self._add_fields))
+        held.task = asyncio.create_task(self._brought(held, self._extend))
 
-    async def _add_fields(self, held: Held) -> None:
-        """Index the fields that are wanted now; searches and writes go on beside it."""
+    async def _extend(self, held: Held) -> None:
+        """Index the fields that are wanted now, and align the aliases; all else goes on."""
         collection = held.collection
         if collection is None:
             return
@@ -207,7 +211,8 @@ class Collections:
         found = await store.describe(physical)
         if found is None:
             raise StoreRefused(f"the store has no {physical!r} any more")
-        await self._index_fields(held.desired.spec, store, physical, found.payload_indexes)
+        await index_fields(held.desired.spec, store, physical, found.payload_indexes)
+        await held.align()
 
     def refresh(self, held: Held) -> None:
         """Note what differs from the spec, as of now: a reindex changes it."""
@@ -216,7 +221,8 @@ class Collections:
 
     def _differences(self, held: Held, found: Layout) -> list[str]:
         spec = held.desired.spec
-        result = differences(layout_of(spec, found.dimensions), found)
+        width = found.token_width or ANY_WIDTH
+        result = differences(layout_of(spec, found.dimensions, width), found)
         collection = held.collection
         if collection is not None and collection.model != spec.embedding.model_deployment:
             wanted = spec.embedding.model_deployment
@@ -267,10 +273,10 @@ class Collections:
             changes = await self._changes(name, store)
             try:
                 routing = await changes.open()
-                made = {each.body.get("target") for each in await changes.jobs()}
+                targets = {each.body.get("target") for each in await changes.jobs()}
             finally:
                 await changes.close()
-            named = {*(routing.named if routing else ()), *made} - {None}
+            named = {*(routing.named if routing else ()), *targets} - {None}
             for physical in sorted(map(str, named)):
                 await store.drop(physical)
             await asyncio.to_thread(shutil.rmtree, folder)
@@ -286,9 +292,9 @@ class Collections:
             routing = await changes.open()
             if routing is None:
                 held.problem = f"it waits for model {spec.embedding.model_deployment!r}"
-                routing = await self._made(name, spec, store)
-            found = await _described(store, name, routing)
-            await self._index_fields(spec, store, routing.read, found.payload_indexes)
+                routing = await made(name, spec, store, self._embedder)
+            found = await described(store, name, routing)
+            await index_fields(spec, store, routing.read, found.payload_indexes)
             await changes.start(routing)
         except BaseException:
             await changes.close()
@@ -302,6 +308,7 @@ class Collections:
         held.ingestion = Ingestion(collection, documents)
         await held.ingestion.start()
         held.differences = self._differences(held, found.layout)
+        await held.align()
         await held.look()
         await self.on_open(name)
         log.info("collection opened", collection=name, physical=routing.read)
@@ -310,46 +317,6 @@ class Collections:
         path = self._folder / name / LOG_FILE
         file = await asyncio.to_thread(LogFile, path, self._now)
         return ChangeLog(file, store, now=self._now, remaker=self._remaker)
-
-    async def _made(self, name: str, spec: VectorCollectionSpec, store: Store) -> Routing:
-        """Return where a new collection lives, which is made, or was there before us."""
-        space = await self._embedder.space(spec.embedding.model_deployment)
-        wanted = layout_of(spec, space.dimensions)
-        if spec.sparse is SparseType.MODEL and not space.has_sparse:
-            raise UnsupportedOutput(
-                f"model {space.model!r} gives no sparse vectors; set sparse to BM25 or None, or "
-                "name a model that does, such as an ONNX build of BGE-M3 with its heads"
-            )
-        physical = (await store.aliases()).get(name, name)
-        found = await store.describe(physical)
-        if found is None:
-            physical = f"{name}-{_FIRST_EPOCH}"
-            found = await store.describe(physical)
-        if found is None:
-            await store.create(physical, wanted)
-        elif found.layout.dimensions != space.dimensions:
-            raise StoreRefused(
-                f"{physical!r} is in the store already, with {found.layout.dimensions} dimensions; "
-                f"model {space.model!r} gives {space.dimensions}: name another collection or model"
-            )
-        if physical != name:
-            await store.point_alias(name, physical)
-        model = {"name": space.model, "revision": space.revision, "dimensions": space.dimensions}
-        if spec.sparse is SparseType.MODEL and not (found and found.layout.has_idf):
-            model["sparse"] = SparseType.MODEL.value
-        return Routing(_FIRST_EPOCH, physical, (physical,), model)
-
-    async def _index_fields(
-        self,
-        spec: VectorCollectionSpec,
-        store: Store,
-        physical: str,
-        there: Mapping[str, str],
-    ) -> None:
-        for index in spec.payload_indexes or ():
-            kind = index.type.value.lower()
-            if there.get(index.field) != kind:
-                await store.index_field(physical, index.field, kind)
 
     async def _store(self, spec: VectorCollectionSpec) -> Store:
         """Return the store of a collection, opening it for the first who wants it."""
@@ -379,16 +346,6 @@ class Collections:
         if held.collection is not None:
             await held.collection.changes.close()
             self._metrics.forget(held.desired.name)
-
-
-async def _described(store: Store, name: str, routing: Routing) -> Description:
-    found = await store.describe(routing.read)
-    if found is None:
-        raise StoreRefused(
-            f"the store has no {routing.read!r}, which the log of collection {name!r} says it "
-            "reads; restore the store, or remove the collection's folder to begin anew"
-        )
-    return found
 
 
 async def _nothing(_: str) -> None:

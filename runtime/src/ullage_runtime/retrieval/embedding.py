@@ -1,11 +1,10 @@
 """What collections need of the pool's models: vectors of texts, and how long texts are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Protocol
 
-from ullage_runtime.core.pooled import Role
+from ullage_runtime.core.pooled import Output, Role, TokenVectors
 from ullage_runtime.retrieval.stores.port import Sparse
 
 
@@ -18,20 +17,25 @@ class Space:
     dimensions: int
     has_sparse: bool = False
     """Whether the model also weighs the tokens of a text."""
+    token_width: int = 0
+    """Numbers of the vector that it also gives each token; 0 if it gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What a text becomes: its vector, and what else was asked of the same forward pass."""
+
+    dense: tuple[float, ...]
+    sparse: Sparse | None = None
+    colbert: TokenVectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """Vectors of texts, and the space they lie in."""
 
-    vectors: tuple[tuple[float, ...], ...]
+    texts: tuple[Vectors, ...]
     space: Space
-    sparse: tuple[Sparse, ...] = ()
-    """The weights of the texts' tokens, where they were asked for."""
-
-    def pairs(self) -> Iterator[tuple[tuple[float, ...], Sparse | None]]:
-        """Return each text's vector, and the weights of its tokens if there are any."""
-        return zip_longest(self.vectors, self.sparse)
 
 
 class Embedder(Protocol):
@@ -49,9 +53,12 @@ class Embedder(Protocol):
         *,
         tenant: str,
         urgent: bool,
-        sparse: bool = False,
+        further: Sequence[Output] = (),
     ) -> Embedded:
-        """Return the texts' vectors; what is not urgent lets the urgent go first."""
+        """Return the texts' vectors; what is not urgent lets the urgent go first.
+
+        `further` is what is wanted of the model beside dense vectors.
+        """
         ...
 
     async def lengths(self, model: str, texts: Sequence[str]) -> list[int]:

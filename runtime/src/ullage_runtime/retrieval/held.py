@@ -9,6 +9,7 @@ import structlog
 from ullage_api.wire.pod_report import CollectionState, ReportedCollection
 from ullage_api.wire.pool_desired import DesiredCollection
 from ullage_runtime.core.errors import ServingError
+from ullage_runtime.retrieval.aliases import aligned
 from ullage_runtime.retrieval.collection import Collection
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion
 from ullage_runtime.retrieval.searcher import Searcher
@@ -46,6 +47,8 @@ class Held:
     """Why it is not ready."""
     differences: list[str] = field(default_factory=list)
     """What only a reindex would bring about; meanwhile it serves what it has."""
+    alias_problem: str = ""
+    """Why its store does not have one of its aliases for it."""
     sample: Sample | None = None
     looks: int = 0
     task: asyncio.Task[None] | None = None
@@ -66,6 +69,24 @@ class Held:
         others = {str(each.get("name")) for each in routing.others.values()}
         return frozenset({made.model, *others})
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Further names it answers to."""
+        return tuple(self.desired.spec.aliases or ())
+
+    async def align(self) -> None:
+        """Have its aliases in its store; one that somebody else has there is said, no more."""
+        if self.collection is None:
+            return
+        self.alias_problem = ""
+        try:
+            await aligned(self.collection.store, self.collection.changes, self.aliases)
+        except StoreError as error:
+            self.alias_problem = str(error)
+            log.warning(
+                "an alias is not in the store", collection=self.desired.name, error=str(error)
+            )
+
     async def look(self) -> None:
         """Count what there is; a store that does not answer is what the report then says."""
         collection, ingestion = self.collection, self.ingestion
@@ -83,6 +104,8 @@ class Held:
             self.problem = f"the store has no {collection.physical!r} any more"
             return
         self.state, self.problem = CollectionState.READY, ""
+        if self.alias_problem:
+            await self.align()
         if self.looks % LOOKS_OF_A_PROBE == 0:
             await self._probe(collection)
         self.looks += 1
@@ -118,6 +141,8 @@ class Held:
         return entry.model_copy(
             update={
                 "differences": tuple(self.differences),
+                "aliases": self.aliases,
+                "alias_problem": self.alias_problem,
                 "physical": routing.read,
                 "epoch": routing.epoch,
                 "model": collection.model,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from ullage_api.kinds.vector_collection import SparseType
+from ullage_api.kinds.vector_collection import MultivectorType, SparseType
 from ullage_runtime.retrieval.stores.port import Point, PointId
 
 
@@ -15,6 +15,7 @@ class Making:
     model: str
     revision: str = ""
     sparse: SparseType = SparseType.BM25
+    multivector: MultivectorType = MultivectorType.NONE
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
@@ -23,11 +24,17 @@ class Making:
             str(data.get("name") or ""),
             str(data.get("revision") or ""),
             SparseType(data.get("sparse") or SparseType.BM25),
+            MultivectorType(data.get("multivector") or MultivectorType.NONE),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as `of` reads it."""
-        return {"name": self.model, "revision": self.revision, "sparse": self.sparse.value}
+        return {
+            "name": self.model,
+            "revision": self.revision,
+            "sparse": self.sparse.value,
+            "multivector": self.multivector.value,
+        }
 
     def embeds_like(self, other: Self) -> bool:
         """Whether dense vectors of both can be compared: a revision may have several names."""

@@ -5,7 +5,11 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from ullage_api.kinds.vector_collection import SparseType, VectorCollectionSpec
+from ullage_api.kinds.vector_collection import (
+    MultivectorType,
+    SparseType,
+    VectorCollectionSpec,
+)
 from ullage_runtime.retrieval.collection import View
 from ullage_runtime.retrieval.log.file import Routing
 from ullage_runtime.retrieval.stores.port import Layout
@@ -22,7 +26,8 @@ def view_of(spec: VectorCollectionSpec, routing: Routing, physical: str, layout:
             "sparse": SparseType.MODEL if is_own else SparseType.BM25,
         }
     )
-    return View(physical, kept, layout, replace(making, model=name))
+    multivector = MultivectorType.COLBERT if layout.token_width else MultivectorType.NONE
+    return View(physical, kept, layout, replace(making, model=name, multivector=multivector))
 
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+")

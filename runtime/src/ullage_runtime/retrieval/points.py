@@ -1,10 +1,12 @@
 """Points as clients send them: checked before they are accepted, for then it is too late."""
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest
+from ullage_runtime.core.pooled import TokenVectors
 from ullage_runtime.retrieval.stores.port import RESERVED, PointId, Sparse, point_id
 
 MAX_POINTS: Final = 1000
@@ -60,6 +62,14 @@ def checked_sparse(indices: Sequence[int], values: Sequence[float], where: str) 
         raise InvalidRequest(f"{where} has values that are not finite", param=where)
     pairs = sorted(zip(indices, values, strict=True))
     return Sparse(tuple(index for index, _ in pairs), tuple(value for _, value in pairs))
+
+
+def checked_tokens(rows: Sequence[Sequence[float]], width: int, where: str) -> TokenVectors:
+    """Return the vectors of a text's tokens; raises DimensionMismatch."""
+    if not rows:
+        raise InvalidRequest(f"{where} has no vectors; leave it out", param=where)
+    checked = [checked_dense(row, width, f"{where}[{index}]") for index, row in enumerate(rows)]
+    return TokenVectors(b"".join(array("f", row).tobytes() for row in checked), width)
 
 
 def checked_payload(payload: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -4,14 +4,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ullage_api.kinds.vector_collection import IndexProfile, SparseType, VectorCollectionSpec
+from pydantic import BaseModel
+
+from ullage_api.kinds.index_overrides import (
+    IndexOverrides,
+    QuantizationOverrides,
+    SearchParams,
+)
+from ullage_api.kinds.vector_collection import (
+    IndexProfile,
+    MultivectorType,
+    SparseType,
+    VectorCollectionSpec,
+)
 from ullage_runtime.retrieval.stores.port import Distance, Layout
 
+ANY_WIDTH: Final = 1
+"""Stands for how wide tokens' vectors would be where only the model knows."""
 BINARY_DIMENSIONS: Final = 1024
 """Vectors that are shorter lose too much when a number becomes one bit."""
 
-_INT8: Final = {"scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}}
-_BINARY: Final = {"binary": {"always_ram": True}}
+_INT8: Final[dict[str, dict[str, Any]]] = {
+    "scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}
+}
+_BINARY: Final[dict[str, dict[str, Any]]] = {"binary": {"always_ram": True}}
 _RESCORED: Final = {"rescore": True, "oversampling": 2.0}
 
 
@@ -44,15 +60,50 @@ def profile_of(spec: VectorCollectionSpec) -> IndexProfile:
     return spec.profile or IndexProfile.BALANCED
 
 
-def layout_of(spec: VectorCollectionSpec, dimensions: int) -> Layout:
-    """Return how a collection is laid out for a model's vectors."""
+def settings_of(spec: VectorCollectionSpec, dimensions: int) -> ProfileSettings:
+    """Return what a collection's profile means for vectors of a size, with what it overrides."""
     settings = profile_settings(profile_of(spec), dimensions)
+    given = spec.overrides or IndexOverrides()
+    hnsw = _given(given.hnsw_config)
+    return ProfileSettings(
+        hnsw={**settings.hnsw, **hnsw},
+        quantization=settings.quantization
+        if given.quantization_config is None
+        else _quantization(given.quantization_config),
+        search=_search(settings.search, given.params),
+    )
+
+
+def _given(overrides: BaseModel | None) -> dict[str, Any]:
+    return {} if overrides is None else overrides.model_dump(mode="json", exclude_none=True)
+
+
+def _quantization(overrides: QuantizationOverrides) -> Mapping[str, Any]:
+    """Return how vectors are kept small; what is left out is as in the profiles."""
+    if overrides.binary is not None:
+        return {"binary": {**_BINARY["binary"], **_given(overrides.binary)}}
+    scalar = {**_INT8["scalar"], **_given(overrides.scalar)}
+    return {"scalar": {**scalar, "quantile": float(scalar["quantile"])}}
+
+
+def _search(profile: Mapping[str, Any], overrides: SearchParams | None) -> Mapping[str, Any]:
+    given = _given(overrides)
+    use = {**profile.get("quantization", {}), **given.get("quantization", {})}
+    if "oversampling" in use:
+        use["oversampling"] = float(use["oversampling"])
+    return {**profile, **given, **({"quantization": use} if use else {})}
+
+
+def layout_of(spec: VectorCollectionSpec, dimensions: int, token_width: int = 0) -> Layout:
+    """Return how a collection is laid out for the vectors of a model and of its tokens."""
+    settings = settings_of(spec, dimensions)
     distance = spec.dense.distance.value if spec.dense else Distance.COSINE.value
     return Layout(
         dimensions=dimensions,
         distance=Distance(distance),
         has_sparse=spec.sparse is not SparseType.NONE,
         has_idf=spec.sparse is not SparseType.MODEL,
+        token_width=token_width if spec.multivector is MultivectorType.COLBERT else 0,
         hnsw=settings.hnsw,
         quantization=settings.quantization,
     )
@@ -64,6 +115,7 @@ def differences(wanted: Layout, found: Layout) -> list[str]:
         "dimensions": (wanted.dimensions, found.dimensions),
         "distance": (wanted.distance.value, found.distance.value),
         "sparse vectors": (_sparse(wanted), _sparse(found)),
+        "vectors of tokens": (_multivector(wanted), _multivector(found)),
         "hnsw": (dict(wanted.hnsw), {k: found.hnsw.get(k) for k in wanted.hnsw}),
         "quantization": (wanted.quantization, found.quantization),
     }
@@ -72,6 +124,10 @@ def differences(wanted: Layout, found: Layout) -> list[str]:
         for name, (wants, has) in pairs.items()
         if wants != has
     ]
+
+
+def _multivector(layout: Layout) -> str:
+    return (MultivectorType.COLBERT if layout.token_width else MultivectorType.NONE).value
 
 
 def _sparse(layout: Layout) -> str:

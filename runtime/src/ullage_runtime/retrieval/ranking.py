@@ -26,11 +26,14 @@ class Ranker(Protocol):
         ...
 
 
-def ranked_of(settings: RerankSettings, limit: int) -> int:
+def ranked_of(settings: RerankSettings | None, limit: int) -> int:
     """Return how many findings are looked at again where so many are wanted."""
-    least = settings.min or min(DEFAULT_RERANK_MIN, settings.max or DEFAULT_RERANK_MIN)
-    most = max(settings.max or DEFAULT_RERANK_MAX, least)
-    wanted = limit * (settings.factor or DEFAULT_RERANK_FACTOR)
+    factor, low, high = (None,) * 3
+    if settings is not None:
+        factor, low, high = settings.factor, settings.min, settings.max
+    least = low or min(DEFAULT_RERANK_MIN, high or DEFAULT_RERANK_MIN)
+    most = max(high or DEFAULT_RERANK_MAX, least)
+    wanted = limit * (factor or DEFAULT_RERANK_FACTOR)
     return max(limit, min(max(wanted, least), most))
 
 

@@ -3,23 +3,25 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
 from ullage_runtime.core.errors import InvalidRequest, ModelNotFound, ServingError
-from ullage_runtime.core.pooled import Role
+from ullage_runtime.core.pooled import Output, Role, TokenVectors
 from ullage_runtime.retrieval.breakers import Breaker, Breakers, Dependency
 from ullage_runtime.retrieval.collection import TEXT, Collection, View
-from ullage_runtime.retrieval.embedding import Embedded
+from ullage_runtime.retrieval.embedding import Embedded, Vectors
 from ullage_runtime.retrieval.failures import told
+from ullage_runtime.retrieval.late import late_query, late_scores, question_of
 from ullage_runtime.retrieval.points import checked_dense
 from ullage_runtime.retrieval.ranking import Ranker, in_new_order
 from ullage_runtime.retrieval.searching import (
     Findings,
     Hit,
     Mode,
+    RankedBy,
     Search,
     blended,
     blended_words,
@@ -50,7 +52,7 @@ _PASSING: Final = frozenset({429, 503, 504, 507})
 """Statuses of errors that a hybrid search answers without its dense half."""
 
 
-Made = dict[str, tuple[tuple[float, ...], Sparse | None]]
+Made = dict[str, Vectors]
 """What a model made of texts."""
 
 
@@ -60,6 +62,16 @@ class _Vectors:
 
     dense: tuple[float, ...] | None
     sparse: Sparse | None
+    colbert: TokenVectors | None = None
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Findings in their last order."""
+
+    hits: list[Hit]
+    by: RankedBy | None = None
     degraded: tuple[str, ...] = ()
 
 
@@ -87,23 +99,25 @@ class Searcher:
 
     async def search_all(self, searches: Sequence[Search], *, tenant: str) -> list[Findings]:
         """Do several searches, in one request to the model and one to the store."""
-        began = time.perf_counter()
         with self.collection.reading() as view:
-            vectors = await self._vectors(view, searches, tenant)
-            embedded = time.perf_counter()
-            params = view.params
-            asked = [
-                queries_of(search, each.dense, each.sparse, params)
-                for search, each in zip(searches, vectors, strict=True)
-            ]
-            answers = await self._found(view, asked)
+            return await self._in_view(view, searches, tenant)
+
+    async def _in_view(self, view: View, searches: Sequence[Search], tenant: str) -> list[Findings]:
+        began = time.perf_counter()
+        vectors = await self._vectors(view, searches, tenant)
+        embedded = time.perf_counter()
+        asked = [
+            queries_of(search, each.dense, each.sparse, view.params)
+            for search, each in zip(searches, vectors, strict=True)
+        ]
+        answers = await self._found(view, asked)
         found = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + self.rerank_seconds
         findings = []
         for search, each, queries, answer in zip(searches, vectors, asked, answers, strict=True):
             started = time.perf_counter()
             hits = candidates_of(search, queries, answer)
-            hits, degraded = await self._ranked(search, hits, tenant, deadline)
+            ranked = await self._ranked(view, search, hits, each.colbert, tenant, deadline)
             seconds = {"embed": embedded - began, "store": found - embedded}
             if search.ranked:
                 seconds["rerank"] = time.perf_counter() - started
@@ -112,9 +126,10 @@ class Searcher:
                 self.collection.recall.note(view.physical, each.dense)
             findings.append(
                 Findings(
-                    hits=tuple(page_of(search, hits)),
+                    hits=tuple(page_of(search, ranked.hits)),
                     mode=Mode.SPARSE if each.degraded else search.mode,
-                    degraded=(*each.degraded, *degraded),
+                    degraded=(*each.degraded, *ranked.degraded),
+                    ranked_by=ranked.by,
                     seconds=seconds,
                 )
             )
@@ -123,18 +138,20 @@ class Searcher:
     async def _vectors(self, view: View, searches: Sequence[Search], tenant: str) -> list[_Vectors]:
         """Return what to search with; texts of several searches are embedded together."""
         own = view.has_own_sparse
-        textual = [search for search in searches if _needs_model(search, has_own_sparse=own)]
-        wanting = list(dict.fromkeys(text for search in textual for text in search.texts))
+        needing = [search for search in searches if _needs_model(search, has_own_sparse=own)]
+        late = [search for search in searches if _is_late(view, search)]
+        wanting = list(dict.fromkeys(text for each in (*needing, *late) for text in each.texts))
+        further = [Output.SPARSE] * own + [Output.COLBERT] * bool(late)
         embedded: Made = {}
         failure: ServingError | None = None
         if wanting:
             try:
-                vectors = await self._embed(view, wanting, tenant)
-                embedded = dict(zip(wanting, vectors.pairs(), strict=True))
+                vectors = await self._embed(view, wanting, tenant, further)
+                embedded = dict(zip(wanting, vectors.texts, strict=True))
             except ServingError as error:
-                if error.status not in _PASSING or own:
+                if error.status not in _PASSING or (own and needing):
                     raise
-                if any(search.mode is Mode.DENSE for search in textual):
+                if any(search.mode is Mode.DENSE for search in needing):
                     raise
                 failure = error
         return [self._vectors_of(view, search, embedded, failure) for search in searches]
@@ -157,20 +174,25 @@ class Searcher:
             sparse = search.sparse or blended_words(
                 [_words(view, t, embedded) for t in search.texts]
             )
+        colbert = _tokens(view, search, embedded)
         if not search.is_dense:
-            return _Vectors(None, sparse)
+            return _Vectors(None, sparse, colbert)
         if search.dense is not None:
-            return _Vectors(checked_dense(search.dense, view.layout.dimensions, "vector"), sparse)
+            dense = checked_dense(search.dense, view.layout.dimensions, "vector")
+            return _Vectors(dense, sparse, colbert)
         if failure is not None:
-            return _Vectors(None, sparse, (DENSE_AWAY,))
-        return _Vectors(blended([embedded[text][0] for text in search.texts]), sparse)
+            return _Vectors(None, sparse, degraded=(DENSE_AWAY,))
+        dense = blended([embedded[text].dense for text in search.texts])
+        return _Vectors(dense, sparse, colbert)
 
-    async def _embed(self, view: View, texts: Sequence[str], tenant: str) -> Embedded:
+    async def _embed(
+        self, view: View, texts: Sequence[str], tenant: str, further: Sequence[Output]
+    ) -> Embedded:
         breaker = self._breakers.of(Dependency.EMBEDDER, view.model)
         _check(breaker)
         try:
             vectors = await self.collection.embed(
-                texts, Role.QUERY, tenant=tenant, urgent=True, view=view
+                texts, Role.QUERY, tenant=tenant, urgent=True, view=view, further=further
             )
         except ServingError as error:
             if error.status in _PASSING:
@@ -206,13 +228,21 @@ class Searcher:
             raise StoreTimeout(f"the store did not answer within {seconds:g} s") from None
 
     async def _ranked(
-        self, search: Search, hits: list[Hit], tenant: str, deadline: float
-    ) -> tuple[list[Hit], tuple[str, ...]]:
-        """Return findings in the order of the reranker, or as they are where it is away."""
+        self,
+        view: View,
+        search: Search,
+        hits: list[Hit],
+        question: TokenVectors | None,
+        tenant: str,
+        deadline: float,
+    ) -> _Ranked:
+        """Return findings in the order of the reranker; of their tokens where it is away."""
         settings = self.collection.spec.rerank
         head, rest = hits[: search.ranked], hits[search.ranked :]
-        if settings is None or not head:
-            return hits, ()
+        if not head:
+            return _Ranked(hits)
+        if settings is None:
+            return await self._late(view, head, rest, question)
         texts = [text if isinstance(text := hit.payload.get(TEXT), str) else None for hit in head]
         try:
             scores = iter(
@@ -231,9 +261,28 @@ class Searcher:
                 model=settings.model_deployment,
                 error=str(error) or f"not ranked within {self.rerank_seconds:g} s",
             )
-            return hits, (RERANK_AWAY,)
+            late = await self._late(view, head, rest, question)
+            return replace(late, degraded=(RERANK_AWAY,))
         scored = [None if text is None else next(scores) for text in texts]
-        return in_new_order(head, scored) + rest, ()
+        return _Ranked(in_new_order(head, scored) + rest, RankedBy.CROSS_ENCODER)
+
+    async def _late(
+        self, view: View, head: list[Hit], rest: list[Hit], question: TokenVectors | None
+    ) -> _Ranked:
+        """Return findings in the order of their tokens, or as they are where that cannot be."""
+        if question is None:
+            return _Ranked(head + rest, degraded=(RERANK_AWAY,))
+        try:
+            ((found,),) = await self._found(view, [[late_query(question, head)]])
+        except ServingError as error:
+            log.warning(
+                "findings are answered as they were found",
+                collection=self.collection.name,
+                error=str(error),
+            )
+            return _Ranked(head + rest, degraded=(RERANK_AWAY,))
+        scored = late_scores(question, head, found)
+        return _Ranked(in_new_order(head, scored) + rest, RankedBy.COLBERT)
 
     async def _scores(
         self, model: str, query: str, texts: Sequence[str], tenant: str, deadline: float
@@ -256,7 +305,21 @@ class Searcher:
 def _words(view: View, text: str, embedded: Made) -> Sparse:
     if not view.has_own_sparse:
         return query_words(text)
-    return embedded[text][1] or Sparse((), ())
+    return embedded[text].sparse or Sparse((), ())
+
+
+def _is_late(view: View, search: Search) -> bool:
+    """Whether its findings may be scored by the vectors of tokens."""
+    return search.ranked > 0 and view.has_token_vectors
+
+
+def _tokens(view: View, search: Search, embedded: Made) -> TokenVectors | None:
+    """Return the vectors of the question's tokens, and of those of the one before it."""
+    if not _is_late(view, search):
+        return None
+    made = [embedded[text].colbert for text in search.texts[:2] if text in embedded]
+    parts = [each for each in made if each is not None and each.values]
+    return question_of(parts) if parts else None
 
 
 def _needs_model(search: Search, *, has_own_sparse: bool) -> bool:

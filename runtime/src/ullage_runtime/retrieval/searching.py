@@ -37,6 +37,13 @@ class Mode(StrEnum):
     HYBRID = "Hybrid"
 
 
+class RankedBy(StrEnum):
+    """What looks at findings again."""
+
+    CROSS_ENCODER = "CrossEncoder"
+    COLBERT = "ColBERT"
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """What is looked for and how."""
@@ -112,6 +119,8 @@ class Findings:
     mode: Mode
     degraded: tuple[str, ...] = ()
     """What could not be used, though it was asked for."""
+    ranked_by: RankedBy | None = None
+    """What has looked at them again."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """How long each stage took."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ullage_api.conditions import Reason
 from ullage_api.kinds.reindex_phase import ReindexPlan
-from ullage_api.kinds.vector_collection import DistanceType, SparseType
+from ullage_api.kinds.vector_collection import DistanceType, MultivectorType, SparseType
 from ullage_runtime.core.sizes import human_bytes
 
 BUILD_FACTOR: Final = 2
@@ -27,6 +27,7 @@ class Built:
     dimensions: int
     distance: DistanceType = DistanceType.COSINE
     sparse: SparseType = SparseType.BM25
+    multivector: MultivectorType = MultivectorType.NONE
     hnsw: Mapping[str, int] = field(default_factory=dict)
     quantization: Mapping[str, Any] | None = None
 
@@ -115,6 +116,8 @@ def _embedded_anew(has: Built, wants: Built) -> list[str]:
         reasons.append(f"distance is Cosine, wanted is {wants.distance.value}")
     if wants.sparse is SparseType.MODEL is not has.sparse:
         reasons.append(f"sparse vectors are {has.sparse.value}, wanted is Model")
+    if wants.multivector is MultivectorType.COLBERT is not has.multivector:
+        reasons.append("tokens have no vectors, wanted is ColBERT")
     return reasons
 
 
@@ -127,6 +130,8 @@ def _laid_out_anew(has: Built, wants: Built) -> list[str]:
         reasons.append(f"distance is {has.distance.value}, wanted is {wants.distance.value}")
     if has.sparse is not wants.sparse:
         reasons.append(f"sparse vectors are {has.sparse.value}, wanted is {wants.sparse.value}")
+    if has.multivector is not wants.multivector:
+        reasons.append("tokens have vectors, wanted is None")
     return reasons
 
 

@@ -75,6 +75,7 @@ class OnnxBackend:
             abilities=(spec.purpose,),
             dimensions=model.width if spec.purpose is Ability.EMBED else 0,
             outputs=model.outputs,
+            token_width=model.token_width,
         )
 
     def prepare(self, request: GenerateRequest | PooledRequest, arrival: float) -> Prepared:

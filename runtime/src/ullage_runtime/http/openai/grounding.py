@@ -18,8 +18,8 @@ from ullage_runtime.core.domain import Message
 from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.http.openai.file_filters import filter_of
 from ullage_runtime.http.openai.tools import ToolDefinition
+from ullage_runtime.http.retrieval.access import searcher_of, tenant_of
 from ullage_runtime.http.retrieval.schema import MAX_QUERY, SearchBody
-from ullage_runtime.http.retrieval.service import searcher_of, tenant_of
 from ullage_runtime.http.services import Services
 from ullage_runtime.retrieval.searching import Hit
 

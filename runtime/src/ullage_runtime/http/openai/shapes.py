@@ -9,6 +9,8 @@ from ullage_runtime.http.openai.answers import usage_object
 from ullage_runtime.http.openai.generation import Step
 from ullage_runtime.http.openai.logprobs import TextLogprobs, chat_logprobs
 
+Cite = Callable[[str], list[dict[str, Any]]]
+
 
 @dataclass(frozen=True, slots=True)
 class ChatShape:
@@ -18,8 +20,9 @@ class ChatShape:
     created: int
     model: str
     tells_logprobs: bool = False
-    cite: Callable[[str], list[dict[str, Any]]] | None = None
+    cite: Cite | None = None
     """Returns the citations of what is said, where something was searched."""
+    _said: dict[int, str] = field(default_factory=dict)
 
     def _head(self, kind: str, revision: str) -> dict[str, Any]:
         return {
@@ -91,7 +94,14 @@ class ChatShape:
             delta |= _reasoning(chunk.reasoning)
         if chunk.calls:
             delta["tool_calls"] = [self._call_delta(step.index, call) for call in chunk.calls]
+        if self.cite is not None and (cited := self._cited(step, self.cite)):
+            delta["annotations"] = cited
         return self._chunk(step, delta, step.chunk.finish, step.chunk.logprobs)
+
+    def _cited(self, step: Step, cite: Cite) -> list[dict[str, Any]]:
+        """Return what a choice cites, with its last chunk: a mark may be cut in two before."""
+        said = self._said[step.index] = self._said.get(step.index, "") + step.chunk.text
+        return cite(said) if step.chunk.finish is not None else []
 
     def usage(self, revision: str, usage: Usage) -> dict[str, Any]:
         """Return the chunk without choices that carries the usage."""

@@ -9,16 +9,18 @@ from typing import Final
 
 from ullage_api.kinds.model_deployment import Task
 from ullage_api.wire.pool_desired import DesiredModel
-from ullage_runtime.core.pooled import EmbedRequest, Output, Role, SparseVector
+from ullage_runtime.core.pooled import EmbedRequest, Output, Role, Said, SparseVector
 from ullage_runtime.core.tokens import TokenizeRequest
 from ullage_runtime.core.vectors import floats
 from ullage_runtime.http.tasks import check_task
 from ullage_runtime.models.ports import Lease, Models
-from ullage_runtime.retrieval.embedding import Embedded, Space
+from ullage_runtime.retrieval.embedding import Embedded, Space, Vectors
 from ullage_runtime.retrieval.stores.port import Sparse
 
 AT_ONCE: Final = 64
 """Texts of one request to the engine."""
+TOKENS_AT_ONCE: Final = 8
+"""Likewise where each token has a vector: an answer may have 64 MiB of them."""
 YIELD_SECONDS: Final = 2.0
 """Longest that what is not urgent lets the urgent go first, batch by batch: it must not starve."""
 
@@ -46,30 +48,29 @@ class PoolEmbedder:
         *,
         tenant: str,
         urgent: bool,
-        sparse: bool = False,
+        further: Sequence[Output] = (),
     ) -> Embedded:
         """Return the texts' vectors; what is not urgent lets the urgent go first."""
         found = self._found(model)
-        vectors: list[tuple[float, ...]] = []
-        weights: list[Sparse] = []
+        vectors: list[Vectors] = []
+        at_once = TOKENS_AT_ONCE if Output.COLBERT in further else AT_ONCE
         space: Space | None = None
-        for first in range(0, max(len(texts), 1), AT_ONCE):
+        for first in range(0, max(len(texts), 1), at_once):
             async with self._turn(urgent=urgent), self._models.lease(found, tenant=tenant) as lease:
                 work = EmbedRequest(
                     request_id=uuid.uuid4().hex,
-                    inputs=tuple(texts[first : first + AT_ONCE]),
+                    inputs=tuple(texts[first : first + at_once]),
                     # A question may lose its end; what is to be found must not.
                     truncate=role is Role.QUERY,
-                    outputs=(Output.DENSE, Output.SPARSE) if sparse else (Output.DENSE,),
+                    outputs=(Output.DENSE, *further),
                     tenant=tenant,
                 )
                 answer = await lease.embed(work, role)
-                vectors += [tuple(floats(each)) for each in answer.values]
-                weights += [_weights(said.sparse) for said in answer.said if said.sparse]
+                vectors += map(_vectors, answer.said)
                 space = _space(model, lease)
         if space is None:
             raise RuntimeError("nothing was embedded")
-        return Embedded(tuple(vectors), space, tuple(weights))
+        return Embedded(tuple(vectors), space)
 
     async def lengths(self, model: str, texts: Sequence[str]) -> list[int]:
         """Return how many of the model's tokens each text has."""
@@ -104,7 +105,18 @@ class PoolEmbedder:
 
 def _space(model: str, lease: Lease) -> Space:
     loaded = lease.loaded
-    return Space(model, lease.revision, loaded.dimensions, Output.SPARSE in loaded.outputs)
+    return Space(
+        model,
+        lease.revision,
+        loaded.dimensions,
+        Output.SPARSE in loaded.outputs,
+        loaded.token_width,
+    )
+
+
+def _vectors(said: Said) -> Vectors:
+    sparse = None if said.sparse is None else _weights(said.sparse)
+    return Vectors(tuple(floats(said.values)), sparse, said.colbert)
 
 
 def _weights(sparse: SparseVector) -> Sparse:

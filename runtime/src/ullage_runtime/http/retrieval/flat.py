@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter, Request
 
-from ullage_runtime.core.errors import DiskFull, InvalidRequest, OperationNotFound
+from ullage_runtime.core.errors import DiskFull, OperationNotFound
 from ullage_runtime.http.openapi import refusals
 from ullage_runtime.http.retrieval import service
+from ullage_runtime.http.retrieval.access import collection_of, named, searcher_of, tenant_of
 from ullage_runtime.http.retrieval.objects import FlatChangeObject, FlatSearchObject
 from ullage_runtime.http.retrieval.router import EMBED, TAG, Wait
 from ullage_runtime.http.retrieval.schema import Flat, FlatSearchBody, FlatUpsertBody, SearchBody
@@ -36,32 +37,16 @@ async def flat_upsert(
     body: FlatUpsertBody, request: Request, services: ServicesOf, *, wait: Wait = False
 ) -> FlatChangeObject:
     """Write points over what there is."""
-    name = await named(services, body)
-    found = service.collection_of(services, request, name)
-    change = await service.upserted(found, body, wait=wait, tenant=service.tenant_of(request))
+    name = await named(services, request, body)
+    found = collection_of(services, request, name)
+    change = await service.upserted(found, body, wait=wait, tenant=tenant_of(request))
     return FlatChangeObject(collection=name, **dict(change))
 
 
 async def _searched(
     services: Services, request: Request, flat: Flat, body: SearchBody
 ) -> FlatSearchObject:
-    name = await named(services, flat)
-    searcher = service.searcher_of(services, request, name)
-    found = await service.searched(services, searcher, body, tenant=service.tenant_of(request))
+    name = await named(services, request, flat)
+    searcher = searcher_of(services, request, name)
+    found = await service.searched(services, searcher, body, tenant=tenant_of(request))
     return FlatSearchObject(collection=name, **dict(found))
-
-
-async def named(services: Services, flat: Flat) -> str:
-    """Return the name of the collection that is meant; raises OperationNotFound."""
-    if flat.collection is not None:
-        return flat.collection
-    if flat.operation_uuid is not None:
-        name, _ = await services.collections.operation(flat.operation_uuid)
-        return name
-    if (default := services.limits.default_collection) is not None:
-        return default
-    known = ", ".join(services.collections.names()) or "none"
-    raise InvalidRequest(
-        f"say which collection is meant, as there is no default; there are: {known}",
-        param="collection",
-    )

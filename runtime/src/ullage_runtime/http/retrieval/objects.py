@@ -21,6 +21,9 @@ class PointObject(BaseModel):
     payload: dict[str, Any]
     dense: list[float] | None = None
     sparse: SparseObject | None = None
+    colbert: Annotated[
+        list[list[float]] | None, Field(description="The vector of each token of its text.")
+    ] = None
 
 
 class PointList(BaseModel):
@@ -74,6 +77,10 @@ class SearchObject(BaseModel):
     degraded: Annotated[
         list[str], Field(description="What could not be used, though it was asked for.")
     ]
+    ranked_by: Annotated[
+        Literal["CrossEncoder", "ColBERT"] | None,
+        Field(description="What has looked at the findings again."),
+    ] = None
     seconds: Annotated[dict[str, float], Field(description="How long each stage took.")]
     cached: Annotated[
         bool, Field(description="Whether it was found before, and nothing is written since.")
@@ -105,6 +112,7 @@ class CollectionObject(BaseModel):
     ready: bool
     message: Annotated[str, Field(description="Why it is not ready, or what a reindex would do.")]
     model: str
+    aliases: Annotated[list[str], Field(description="Further names that it answers to.")] = []
     dimensions: int | None = None
     points: int | None = None
     documents: int | None = None
@@ -145,3 +153,6 @@ class DocumentObject(BaseModel):
     error: str | None
     text: str
     metadata: dict[str, Any]
+    original: Annotated[
+        str | None, Field(description="Media type of the file that its text was read from.")
+    ] = None

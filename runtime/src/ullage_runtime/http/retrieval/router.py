@@ -17,6 +17,16 @@ from ullage_runtime.core.errors import (
 )
 from ullage_runtime.http.openapi import CALLED, SENT, SERVED, refusals
 from ullage_runtime.http.retrieval import service
+from ullage_runtime.http.retrieval.access import (
+    CollectionOf,
+    IngestionOf,
+    Name,
+    SearcherOf,
+    TenantOf,
+    held_of,
+    operation_of,
+    usable,
+)
 from ullage_runtime.http.retrieval.objects import (
     BatchObject,
     ChangeObject,
@@ -48,7 +58,6 @@ TAG = "Collections"
 
 router = APIRouter(prefix="/v1", tags=[TAG])
 
-Name = Annotated[str, Path(min_length=1, max_length=128)]
 Wait = Annotated[
     bool, Query(description="Whether to answer only once every search sees the change.")
 ]
@@ -66,11 +75,12 @@ EMBED = (*SERVED, CollectionNotFound, CollectionUnavailable, DimensionMismatch)
 
 
 @router.get("/collections", responses=refusals(*READ))
-async def list_collections(services: ServicesOf) -> CollectionList:
-    """List every collection, ready or not."""
-    collections = services.collections
-    described = [await service.described(collections, name) for name in collections.names()]
-    return CollectionList(collections=described)
+async def list_collections(request: Request, services: ServicesOf) -> CollectionList:
+    """List the collections that the key may use, ready or not."""
+    found = [held_of(services, request, name) for name in usable(services, request)]
+    return CollectionList(
+        collections=[await service.described(services.collections, held) for held in found]
+    )
 
 
 @router.get("/collections/{collection}", responses=refusals(*READ))
@@ -78,88 +88,68 @@ async def get_collection(
     collection: Name, request: Request, services: ServicesOf
 ) -> CollectionObject:
     """Say how a collection stands."""
-    del request
-    return await service.described(services.collections, collection)
+    return await service.described(services.collections, held_of(services, request, collection))
 
 
 @router.put("/collections/{collection}/points", responses=refusals(*EMBED, DiskFull))
 async def upsert_points(
-    collection: Name,
+    found: CollectionOf,
     body: UpsertBody,
-    request: Request,
-    services: ServicesOf,
+    tenant: TenantOf,
     *,
     wait: Wait = False,
 ) -> ChangeObject:
     """Write points over what there is; the collection's model embeds their texts."""
-    found = service.collection_of(services, request, collection)
-    return await service.upserted(found, body, wait=wait, tenant=service.tenant_of(request))
+    return await service.upserted(found, body, wait=wait, tenant=tenant)
 
 
 @router.get("/collections/{collection}/points/{point}", responses=refusals(*READ, PointNotFound))
 async def get_point(
-    collection: Name,
+    found: CollectionOf,
     point: Annotated[str, Path(max_length=64)],
-    request: Request,
-    services: ServicesOf,
 ) -> PointObject:
     """Return a point with its vectors."""
-    found = service.collection_of(services, request, collection)
     return await service.one_point(found, point)
 
 
 @router.post("/collections/{collection}/points/retrieve", responses=refusals(*READ))
-async def retrieve_points(
-    collection: Name, body: RetrieveBody, request: Request, services: ServicesOf
-) -> PointList:
+async def retrieve_points(found: CollectionOf, body: RetrieveBody) -> PointList:
     """Return those of some points that exist."""
-    found = service.collection_of(services, request, collection)
     points = await found.retrieve(checked_ids(body.ids, "ids"), vectors=body.with_vectors)
     return PointList(points=[service.point_object(each) for each in points], next=None)
 
 
 @router.post("/collections/{collection}/points/scroll", responses=refusals(*READ))
-async def scroll_points(
-    collection: Name, body: ScrollBody, request: Request, services: ServicesOf
-) -> PointList:
+async def scroll_points(found: CollectionOf, body: ScrollBody) -> PointList:
     """Return a page of all points in the order of their ids."""
-    return await service.scrolled(service.collection_of(services, request, collection), body)
+    return await service.scrolled(found, body)
 
 
 @router.post("/collections/{collection}/points/count", responses=refusals(*READ))
-async def count_points(
-    collection: Name, body: CountBody, request: Request, services: ServicesOf
-) -> CountObject:
+async def count_points(found: CollectionOf, body: CountBody) -> CountObject:
     """Count points exactly."""
-    found = service.collection_of(services, request, collection)
     return CountObject(count=await found.count(body.filter))
 
 
 @router.post("/collections/{collection}/points/delete", responses=refusals(*WRITE))
 async def delete_points(
-    collection: Name,
+    found: CollectionOf,
     body: DeleteBody,
-    request: Request,
-    services: ServicesOf,
     *,
     wait: Wait = False,
 ) -> ChangeObject:
     """Have points be no more, by their ids or by a filter."""
-    found = service.collection_of(services, request, collection)
     return await service.deleted(found, body, wait=wait)
 
 
 @router.post("/collections/{collection}/points/payload", responses=refusals(*WRITE))
 async def set_payload(
-    collection: Name,
+    found: CollectionOf,
     body: PayloadBody,
-    request: Request,
-    services: ServicesOf,
     *,
     wait: Wait = False,
 ) -> ChangeObject:
     """Set fields of points' payloads, by their ids or by a filter."""
-    found = service.collection_of(services, request, collection)
     return await service.payload_set(found, body, wait=wait)
 
 
@@ -169,11 +159,10 @@ async def set_payload(
     response_model_exclude_none=True,
 )
 async def search(
-    collection: Name, body: SearchBody, request: Request, services: ServicesOf
+    searcher: SearcherOf, body: SearchBody, services: ServicesOf, tenant: TenantOf
 ) -> SearchObject:
     """Find points by meaning, by words, or by both."""
-    searcher = service.searcher_of(services, request, collection)
-    return await service.searched(services, searcher, body, tenant=service.tenant_of(request))
+    return await service.searched(services, searcher, body, tenant=tenant)
 
 
 @router.post(
@@ -181,12 +170,9 @@ async def search(
     responses=refusals(*EMBED),
     response_model_exclude_none=True,
 )
-async def search_batch(
-    collection: Name, body: BatchBody, request: Request, services: ServicesOf
-) -> BatchObject:
+async def search_batch(searcher: SearcherOf, body: BatchBody, tenant: TenantOf) -> BatchObject:
     """Do several searches at once."""
-    searcher = service.searcher_of(services, request, collection)
-    return await service.searched_all(searcher, body, tenant=service.tenant_of(request))
+    return await service.searched_all(searcher, body, tenant=tenant)
 
 
 @router.post(
@@ -194,20 +180,15 @@ async def search_batch(
     responses=refusals(*EMBED, PointNotFound),
     response_model_exclude_none=True,
 )
-async def recommend(
-    collection: Name, body: RecommendBody, request: Request, services: ServicesOf
-) -> SearchObject:
+async def recommend(searcher: SearcherOf, body: RecommendBody, tenant: TenantOf) -> SearchObject:
     """Find points that are like some and unlike others."""
-    searcher = service.searcher_of(services, request, collection)
-    return await service.recommended(searcher, body, tenant=service.tenant_of(request))
+    return await service.recommended(searcher, body, tenant=tenant)
 
 
 @router.post("/collections/{collection}/documents", status_code=202, responses=refusals(*WRITE))
 async def add_documents(
-    collection: Name,
+    ingestion: IngestionOf,
     body: DocumentsBody,
-    request: Request,
-    services: ServicesOf,
     *,
     wait: Wait = False,
 ) -> OperationObject:
@@ -216,46 +197,41 @@ async def add_documents(
     One that is there already, just so, is left as it is. With `wait` it is answered once all are
     done, after a minute at the latest.
     """
-    ingestion = service.ingestion_of(services, request, collection)
     return await service.ingested(ingestion, body, wait=wait)
 
 
 @router.get(
-    "/collections/{collection}/documents/{document}",
+    "/collections/{collection}/documents/{document:path}",
     responses=refusals(*READ, DocumentNotFound),
 )
 async def get_document(
-    collection: Name,
+    ingestion: IngestionOf,
     document: Annotated[str, Path(max_length=512)],
-    request: Request,
-    services: ServicesOf,
 ) -> DocumentObject:
     """Return a document as it was given, and how far it has come."""
-    ingestion = service.ingestion_of(services, request, collection)
     return service.document_object(await ingestion.document(document))
 
 
 @router.delete(
-    "/collections/{collection}/documents/{document}",
+    "/collections/{collection}/documents/{document:path}",
     responses=refusals(*WRITE, DocumentNotFound),
 )
 async def delete_document(
-    collection: Name,
+    ingestion: IngestionOf,
     document: Annotated[str, Path(max_length=512)],
-    request: Request,
-    services: ServicesOf,
     *,
     wait: Wait = False,
 ) -> ChangeObject:
     """Forget a document and all its chunks."""
-    ingestion = service.ingestion_of(services, request, collection)
     return await service.document_deleted(ingestion, document, wait=wait)
 
 
 @router.get("/operations/{operation}", responses=refusals(*READ, OperationNotFound))
 async def get_operation(
-    operation: Annotated[str, Path(max_length=128)], services: ServicesOf
+    operation: Annotated[str, Path(max_length=128)],
+    request: Request,
+    services: ServicesOf,
 ) -> OperationObject:
     """Say how far the documents of a call have come."""
-    _, found = await services.collections.operation(operation)
+    _, found = await operation_of(services, request, operation)
     return service.operation_object(found)

@@ -15,10 +15,11 @@ from ullage_runtime.retrieval.points import (
     checked_ids,
     checked_payload,
     checked_sparse,
+    checked_tokens,
 )
 from ullage_runtime.retrieval.ranking import ranked_of
 from ullage_runtime.retrieval.searching import MAX_CANDIDATES, RRF_K, Mode, Search
-from ullage_runtime.retrieval.stores.port import Fusion
+from ullage_runtime.retrieval.stores.port import Fusion, Layout
 
 MAX_DIMENSIONS: Final = 1 << 16
 MAX_TEXT: Final = 64 << 20
@@ -70,6 +71,8 @@ class VectorsBody(Body):
 
     dense: Annotated[list[float] | None, WithJsonSchema(_NUMBERS)] = None
     sparse: SparseBody | None = None
+    colbert: Annotated[list[list[float]], Field(max_length=MAX_DIMENSIONS)] | None = None
+    """A vector for each token of the text."""
 
 
 class PointBody(Body):
@@ -79,25 +82,36 @@ class PointBody(Body):
     text: Annotated[Text, Field(max_length=MAX_TEXT)] | None = None
     """Becomes `payload.text`; without a vector the collection's model embeds it."""
     vector: list[float] | VectorsBody | None = None
-    """The dense vector, or an object with `dense` and `sparse`."""
+    """The dense vector, or an object with `dense`, `sparse` and `colbert`."""
     payload: dict[str, Any] = Field(default={})
 
-    def point(self, index: int, dimensions: int) -> NewPoint:
+    def point(self, index: int, layout: Layout) -> NewPoint:
         """Return the point; raises InvalidRequest or DimensionMismatch."""
         where = f"points[{index}]"
         given = self.vector
         vectors = VectorsBody(dense=given) if isinstance(given, list) else given or VectorsBody()
-        dense, sparse = vectors.dense, vectors.sparse
+        dense, sparse, colbert = vectors.dense, vectors.sparse, vectors.colbert
         if self.text is None and dense is None and sparse is None:
             raise InvalidRequest(f"{where} needs a text or a vector", param=where)
+        if sparse is not None and not layout.has_sparse:
+            raise InvalidRequest("the collection has no sparse vectors", param=f"{where}.vector")
+        if colbert is not None and not layout.token_width:
+            raise InvalidRequest(
+                "the collection has no vectors of tokens", param=f"{where}.vector.colbert"
+            )
         return NewPoint(
             id=checked_id(self.id, f"{where}.id"),
             payload=checked_payload(self.payload, f"{where}.payload"),
             text=self.text,
-            dense=None if dense is None else checked_dense(dense, dimensions, f"{where}.vector"),
+            dense=None
+            if dense is None
+            else checked_dense(dense, layout.dimensions, f"{where}.vector"),
             sparse=None
             if sparse is None
             else checked_sparse(sparse.indices, sparse.values, f"{where}.vector.sparse"),
+            colbert=None
+            if colbert is None
+            else checked_tokens(colbert, layout.token_width, f"{where}.vector.colbert"),
         )
 
 
@@ -182,7 +196,8 @@ class SearchBody(Body):
     """Payload field of whose values each is found but once, such as `document`."""
     group_size: Annotated[int, Field(ge=1, le=100)] = 1
     rerank: bool | None = None
-    """Whether the collection's reranker looks at the findings again; if it has one, by default."""
+    """Whether findings are looked at again, by the collection's reranker or by the vectors of their
+    tokens; where it has either, by default."""
     exact: bool = False
     """Whether every vector is looked at, without the index."""
     explain: bool = False
@@ -222,15 +237,16 @@ class SearchBody(Body):
     def _ranked(self, collection: Collection) -> int:
         """Return how many findings are looked at again; raises InvalidRequest."""
         settings = collection.spec.rerank
-        if self.rerank and settings is None:
+        has_any = settings is not None or collection.has_token_vectors
+        if self.rerank and not has_any:
             raise InvalidRequest(
                 f"collection {collection.name!r} has no reranker; name one in its spec.rerank, or "
-                "leave rerank out",
+                "set its spec.multivector, or leave rerank out",
                 param="rerank",
             )
         if self.rerank and self.query is None:
             raise InvalidRequest("rerank needs a query: a vector has no words", param="rerank")
-        if self.rerank is False or settings is None or self.query is None:
+        if self.rerank is False or not has_any or self.query is None:
             return 0
         return ranked_of(settings, self.limit)
 

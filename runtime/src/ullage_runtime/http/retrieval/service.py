@@ -1,13 +1,11 @@
 """From requests about collections to their answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
-from starlette.requests import Request
-
 from ullage_runtime.core.errors import InvalidRequest, PointNotFound
-from ullage_runtime.http.auth import Key
-from ullage_runtime.http.middleware import KEY
+from ullage_runtime.core.vectors import floats
 from ullage_runtime.http.retrieval.objects import (
     BatchObject,
     ChangeObject,
@@ -36,7 +34,7 @@ from ullage_runtime.http.services import Services
 from ullage_runtime.retrieval.collection import Change, Collection
 from ullage_runtime.retrieval.collections import Collections
 from ullage_runtime.retrieval.held import Held
-from ullage_runtime.retrieval.ingest.documents import Document, Kept, Operation
+from ullage_runtime.retrieval.ingest.documents import Document, Kept, Operation, Original
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion, checked_metadata
 from ullage_runtime.retrieval.points import checked_id, checked_ids, checked_payload, shown_payload
 from ullage_runtime.retrieval.searcher import Searcher
@@ -46,49 +44,15 @@ from ullage_runtime.retrieval.stores.port import Point
 OPERATION_WAIT_SECONDS: Final = 60.0
 
 
-def collection_of(services: Services, request: Request, name: str) -> Collection:
-    """Return a collection that the caller may use; raises Forbidden or CollectionNotFound."""
-    _check_key(services, request, name)
-    return services.collections.find(name)
-
-
-def ingestion_of(services: Services, request: Request, name: str) -> Ingestion:
-    """Return a collection's ingestion, likewise."""
-    _check_key(services, request, name)
-    return services.collections.ingestion(name)
-
-
-def searcher_of(services: Services, request: Request, name: str) -> Searcher:
-    """Return what searches a collection, likewise."""
-    _check_key(services, request, name)
-    return services.collections.searcher(name)
-
-
-def _check_key(services: Services, request: Request, name: str) -> None:
-    """Whoever may use a collection's model may use the collection."""
-    key: Key = request.scope[KEY]
-    key.check(services.collections.held(name).desired.spec.embedding.model_deployment)
-
-
-def tenant_of(request: Request) -> str:
-    """Return who asks."""
-    key: Key = request.scope[KEY]
-    return key.id
-
-
 async def upserted(
     collection: Collection, body: UpsertBody, *, wait: bool, tenant: str
 ) -> ChangeObject:
     """Write points."""
-    points = [each.point(i, collection.layout.dimensions) for i, each in enumerate(body.points)]
+    points = [each.point(i, collection.layout) for i, each in enumerate(body.points)]
     ids = [point.id for point in points]
     if len(set(ids)) < len(ids):
         twice = next(each for each in ids if ids.count(each) > 1)
         raise InvalidRequest(f"points has id {twice!r} more than once", param="points")
-    if not collection.layout.has_sparse and any(point.sparse for point in points):
-        raise InvalidRequest(
-            f"collection {collection.name!r} has no sparse vectors", param="points"
-        )
     return _change(await collection.upsert(points, wait=wait, tenant=tenant))
 
 
@@ -175,7 +139,13 @@ async def _dense_of(
     return vectors
 
 
-async def ingested(ingestion: Ingestion, body: DocumentsBody, *, wait: bool) -> OperationObject:
+async def ingested(
+    ingestion: Ingestion,
+    body: DocumentsBody,
+    *,
+    wait: bool,
+    originals: Mapping[str, Original] = MappingProxyType({}),
+) -> OperationObject:
     """Take documents in."""
     documents = [
         Document(
@@ -192,7 +162,7 @@ async def ingested(ingestion: Ingestion, body: DocumentsBody, *, wait: bool) -> 
     if len(set(ids)) < len(ids):
         twice = next(each for each in ids if ids.count(each) > 1)
         raise InvalidRequest(f"documents has id {twice!r} more than once", param="documents")
-    operation = await ingestion.accept(documents)
+    operation = await ingestion.accept(documents, originals)
     if wait:
         operation = await ingestion.finished(operation.id, OPERATION_WAIT_SECONDS) or operation
     return operation_object(operation)
@@ -203,13 +173,15 @@ async def document_deleted(ingestion: Ingestion, document_id: str, *, wait: bool
     return _change(await ingestion.delete(document_id, wait=wait))
 
 
-async def described(collections: Collections, name: str) -> CollectionObject:
+async def described(collections: Collections, held: Held) -> CollectionObject:
     """Return how a collection stands."""
-    held = collections.held(name)
+    name, aliases = held.desired.name, list(held.aliases)
     collection, ingestion = held.collection, held.ingestion
     model = held.desired.spec.embedding.model_deployment
     if collection is None or ingestion is None:
-        return CollectionObject(name=name, ready=False, message=held.problem, model=model)
+        return CollectionObject(
+            name=name, ready=False, message=held.problem, model=model, aliases=aliases
+        )
     collections.refresh(held)
     count = await collection.count()
     found = await collection.store.describe(collection.physical)
@@ -218,6 +190,7 @@ async def described(collections: Collections, name: str) -> CollectionObject:
         ready=True,
         message=_advice(held),
         model=collection.model,
+        aliases=aliases,
         dimensions=collection.layout.dimensions,
         points=count,
         documents=await ingestion.count(),
@@ -229,7 +202,7 @@ async def described(collections: Collections, name: str) -> CollectionObject:
 
 def _advice(held: Held) -> str:
     if not held.differences:
-        return ""
+        return held.alias_problem
     return f"serves what it has; a reindex is needed: {'; '.join(held.differences)}"
 
 
@@ -241,6 +214,7 @@ def point_object(point: Point) -> PointObject:
         payload=shown_payload(point.payload),
         dense=None if point.dense is None else list(point.dense),
         sparse=sparse and SparseObject(indices=list(sparse.indices), values=list(sparse.values)),
+        colbert=point.colbert and [list(floats(row)) for row in point.colbert.rows],
     )
 
 
@@ -268,6 +242,7 @@ def document_object(kept: Kept) -> DocumentObject:
         chunks=kept.chunks,
         error=kept.error,
         text=kept.document.text,
+        original=kept.original,
         metadata=kept.document.metadata,
     )
 
@@ -286,6 +261,7 @@ def found_object(findings: Findings) -> SearchObject:
         results=[_hit(each) for each in findings.hits],
         mode=findings.mode.value,
         degraded=list(findings.degraded),
+        ranked_by=findings.ranked_by,
         seconds=dict(findings.seconds),
     )
 

@@ -5,23 +5,30 @@ from email.message import Message
 from typing import Annotated, Any, Final
 
 import pydantic
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from ullage_runtime.core.errors import InvalidRequest, RequestTimeout
+from ullage_runtime.core.errors import DocumentNotFound, InvalidRequest, RequestTimeout
 from ullage_runtime.http.openapi import refusals
 from ullage_runtime.http.retrieval import service
+from ullage_runtime.http.retrieval.access import CollectionOf, IngestionOf, TenantOf
 from ullage_runtime.http.retrieval.importing import MEDIA_TYPES as POINT_TYPES
 from ullage_runtime.http.retrieval.importing import imported
 from ullage_runtime.http.retrieval.objects import ChangeObject, OperationObject
-from ullage_runtime.http.retrieval.router import EMBED, TAG, WRITE, Name, Wait
+from ullage_runtime.http.retrieval.router import EMBED, READ, TAG, WRITE, Wait
 from ullage_runtime.http.retrieval.schema import MAX_DOCUMENTS, DocumentBody, DocumentsBody
-from ullage_runtime.http.services import ServicesOf
-from ullage_runtime.retrieval.ingest.reading.formats import MEDIA_TYPES, Format, Unreadable
+from ullage_runtime.retrieval.ingest.documents import Original
+from ullage_runtime.retrieval.ingest.reading.formats import (
+    DERIVED,
+    MEDIA_TYPES,
+    Format,
+    Unreadable,
+)
 from ullage_runtime.retrieval.ingest.reading.reader import Reader
 
 router = APIRouter(prefix="/v1", tags=[TAG])
 
 _FILE: Final = {"schema": {"type": "string", "format": "binary"}}
+_ANY: Final[dict[str, Any]] = {"content": {"*/*": _FILE}, "description": "The file."}
 _READER: Final = Reader()
 
 
@@ -36,9 +43,8 @@ def _taking(types: Any) -> dict[str, Any]:
     openapi_extra=_taking(MEDIA_TYPES),
 )
 async def upload_document(
-    collection: Name,
+    ingestion: IngestionOf,
     request: Request,
-    services: ServicesOf,
     *,
     document: Annotated[
         str | None,
@@ -51,10 +57,11 @@ async def upload_document(
     The Content-Type says which, with a `charset` where it is not UTF-8. What cannot be read is
     refused with its reason.
     """
-    ingestion = service.ingestion_of(services, request, collection)
     form, charset = _form(request)
+    content = await request.body()
+    originals: dict[str, Original] = {}
     try:
-        read = await _READER.read(await request.body(), form, charset)
+        read = await _READER.read(content, form, charset)
     except Unreadable as error:
         raise InvalidRequest(f"document {document or form.value!r}: {error}") from error
     if form is Format.JSONL:
@@ -68,7 +75,24 @@ async def upload_document(
         body = DocumentsBody(
             documents=[DocumentBody(id=document, text=read.text, metadata=metadata)]
         )
-    return await service.ingested(ingestion, body, wait=wait)
+        if form in DERIVED:
+            originals[document] = Original(_media_type(request)[0], content)
+    return await service.ingested(ingestion, body, wait=wait, originals=originals)
+
+
+@router.get(
+    "/collections/{collection}/originals/{document:path}",
+    responses={**refusals(*READ, DocumentNotFound), 200: _ANY},
+    response_class=Response,
+)
+async def get_original(
+    ingestion: IngestionOf, document: Annotated[str, Path(min_length=1, max_length=512)]
+) -> Response:
+    """Return the file that a document's text was read from, such as a PDF."""
+    found = await ingestion.original(document)
+    # Whoever opens it in a browser must not run what it has in it.
+    headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
+    return Response(found.body, media_type=found.media_type, headers=headers)
 
 
 @router.post(
@@ -77,7 +101,7 @@ async def upload_document(
     openapi_extra=_taking(POINT_TYPES),
 )
 async def import_points(
-    collection: Name, request: Request, services: ServicesOf, *, wait: Wait = False
+    found: CollectionOf, request: Request, tenant: TenantOf, *, wait: Wait = False
 ) -> ChangeObject:
     """Write any number of points: JSONL, an Arrow stream, or a Parquet file, by the Content-Type.
 
@@ -85,11 +109,8 @@ async def import_points(
     is read no faster than the store takes it. Points before one that is refused stay written; the
     error says how many there are.
     """
-    found = service.collection_of(services, request, collection)
     kind, _ = _media_type(request)
-    return await imported(
-        found, kind, request.stream(), wait=wait, tenant=service.tenant_of(request)
-    )
+    return await imported(found, kind, request.stream(), wait=wait, tenant=tenant)
 
 
 def _media_type(request: Request) -> tuple[str, str | None]:

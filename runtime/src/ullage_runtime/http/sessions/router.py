@@ -6,15 +6,10 @@ from fastapi import APIRouter, Path, Query, Request
 
 from ullage_runtime.core.errors import DiskFull, OperationNotFound, SessionNotFound
 from ullage_runtime.http.openapi import CALLED, SENT, refusals
-from ullage_runtime.http.retrieval.flat import named
+from ullage_runtime.http.retrieval.access import collection_of, named, searcher_of, tenant_of
 from ullage_runtime.http.retrieval.objects import SearchObject
 from ullage_runtime.http.retrieval.router import EMBED, WRITE
-from ullage_runtime.http.retrieval.service import (
-    collection_of,
-    found_object,
-    searcher_of,
-    tenant_of,
-)
+from ullage_runtime.http.retrieval.service import found_object
 from ullage_runtime.http.services import ServicesOf
 from ullage_runtime.http.sessions.objects import (
     DeletedSession,
@@ -47,7 +42,7 @@ async def create_session(
     body: SessionBody, request: Request, services: ServicesOf
 ) -> SessionObject:
     """Begin a session, which remembers what is asked and what was found."""
-    name = await named(services, body)
+    name = await named(services, request, body)
     collection_of(services, request, name)
     made = await services.sessions.create(tenant_of(request), name, body.ttl_seconds)
     return _object(made)

@@ -18,6 +18,11 @@ OPTIMIZERS: Final[Mapping[str, Any]] = {
 """What Qdrant takes where nothing is said."""
 
 _DISTANCES: Final = {each: getattr(edge.Distance, each) for each in ("Cosine", "Dot", "Euclid")}
+_DATATYPES: Final = {
+    "float32": edge.VectorStorageDatatype.Float32,
+    "float16": edge.VectorStorageDatatype.Float16,
+    "uint8": edge.VectorStorageDatatype.Uint8,
+}
 _SCHEMAS: Final = {
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
@@ -86,9 +91,21 @@ def _dense(name: str, given: Mapping[str, Any]) -> edge.EdgeVectorParams:
     distance = given.get("distance")
     if distance not in _DISTANCES:
         raise Refused(f"vectors.{name}.distance {distance!r} is not one of {sorted(_DISTANCES)}")
+    multi, hnsw = given.get("multivector_config"), given.get("hnsw_config")
     return edge.EdgeVectorParams(
-        size=int(given["size"]), distance=_DISTANCES[distance], on_disk=given.get("on_disk")
+        size=int(given["size"]),
+        distance=_DISTANCES[distance],
+        on_disk=given.get("on_disk"),
+        multivector_config=multi and edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
+        datatype=_datatype(name, given.get("datatype")),
+        hnsw_config=hnsw and _hnsw({**HNSW, **_given(hnsw)}),
     )
+
+
+def _datatype(name: str, given: str | None) -> edge.VectorStorageDatatype | None:
+    if given is not None and given not in _DATATYPES:
+        raise Refused(f"vectors.{name}.datatype {given!r} is not one of {sorted(_DATATYPES)}")
+    return None if given is None else _DATATYPES[given]
 
 
 def _sparse(given: Mapping[str, Any] | None) -> edge.EdgeSparseVectorParams:

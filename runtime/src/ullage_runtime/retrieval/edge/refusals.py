@@ -2,7 +2,8 @@
 
 Refused              400
 ├── NotFound         404
-└── AlreadyExists    409
+├── AlreadyExists    409
+└── NoRoom           507
 VolumeError          the volume cannot be used at all
 └── VolumeInUse      another process owns it
 """
@@ -26,6 +27,12 @@ class AlreadyExists(Refused):
     """There is a collection of that name."""
 
     status = 409
+
+
+class NoRoom(Refused):
+    """The volume has too little room for a write."""
+
+    status = 507
 
 
 class VolumeError(Exception):

@@ -23,8 +23,9 @@ from ullage_runtime.retrieval.edge.queries import (
     scored_json,
     with_payload,
 )
-from ullage_runtime.retrieval.edge.refusals import AlreadyExists, NotFound, Refused
+from ullage_runtime.retrieval.edge.refusals import AlreadyExists, NoRoom, NotFound, Refused
 from ullage_runtime.retrieval.edge.volume import Entry, Volume
+from ullage_runtime.retrieval.room import ROOM_TO_WRITE, check_room
 
 Json = Mapping[str, Any]
 Update = Callable[[edge.EdgeShard], None]
@@ -177,11 +178,20 @@ class Shards:
     def upsert(self, name: str, body: Json) -> None:
         """Write points: all, or those that the update filter and mode allow."""
         shard = self.shard(name)
-        points = [point_of(each) for each in body.get("points") or ()]
+        given = body.get("points") or ()
+        if any(each.get("vector") for each in given):
+            self._check_room()
+        points = [point_of(each) for each in given]
         condition = filter_of(body.get("update_filter"))
         mode = _MODES[body.get("update_mode") or "upsert"]
         operation = edge.UpdateOperation.upsert_points(points, condition, mode)
         shard.update(lambda engine: engine.update(operation), len(points))
+
+    def _check_room(self) -> None:
+        try:
+            check_room(self.volume.folder, ROOM_TO_WRITE)
+        except OSError as error:
+            raise NoRoom(str(error)) from error
 
     def delete(self, name: str, body: Json) -> None:
         """Remove points by their ids or by a filter."""

@@ -7,12 +7,14 @@ import hashlib
 import json
 import pathlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 from ullage_runtime.database import opened, transaction
+from ullage_runtime.retrieval.room import ROOM_TO_ACCEPT, check_room
 
 KEPT_OPERATIONS: Final = 1000
 
@@ -28,6 +30,11 @@ CREATE TABLE IF NOT EXISTS documents (
   chunks INTEGER NOT NULL DEFAULT 0,
   error TEXT
 );
+CREATE TABLE IF NOT EXISTS originals (
+  id TEXT PRIMARY KEY,
+  media_type TEXT NOT NULL,
+  body BLOB NOT NULL
+);
 CREATE INDEX IF NOT EXISTS documents_by_operation ON documents (operation, state);
 CREATE TABLE IF NOT EXISTS operations (
   key INTEGER PRIMARY KEY,
@@ -39,6 +46,10 @@ CREATE TABLE IF NOT EXISTS operations (
   superseded INTEGER NOT NULL DEFAULT 0
 );
 """
+_SELECT: Final = (
+    "SELECT documents.id, text, metadata, state, chunker, chunks, error, media_type "
+    "FROM documents LEFT JOIN originals ON originals.id = documents.id"
+)
 
 
 class State(StrEnum):
@@ -65,6 +76,14 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """The file that a document's text was read from."""
+
+    media_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """A document as it is kept."""
 
@@ -74,6 +93,8 @@ class Kept:
     """Of the chunks that are in the index now."""
     chunks: int
     error: str | None
+    original: str | None = None
+    """Media type of the file that its text was read from, if it was not text itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +126,29 @@ class DocumentsFile:
 
     def __init__(self, path: pathlib.Path, now: Callable[[], float]) -> None:
         self._now = now
+        self._folder = path.parent
         self._db = opened(path, _SCHEMA, "synchronous = FULL", "secure_delete = ON")
 
-    def accept(self, documents: Sequence[Document], chunker: str) -> str:
+    def accept(
+        self,
+        documents: Sequence[Document],
+        chunker: str,
+        originals: Mapping[str, Original] = MappingProxyType({}),
+    ) -> str:
         """Keep documents that are to be indexed and return the operation's id.
 
         One that is indexed already, with this very content by this chunker, is left as it is.
+        `originals` are the files that some were read from, by their ids. Raises OSError where there
+        is no room.
         """
+        check_room(self._folder, ROOM_TO_ACCEPT)
         operation = f"op-{uuid.uuid4().hex}"
         with transaction(self._db) as db:
             unchanged = sum(not self._accept(d, operation, chunker) for d in documents)
+            db.executemany(
+                "INSERT OR REPLACE INTO originals VALUES (?, ?, ?)",
+                ((key, each.media_type, each.body) for key, each in originals.items()),
+            )
             finished = self._now() if unchanged == len(documents) else None
             db.execute(
                 "INSERT INTO operations (id, created, finished, total, unchanged) "
@@ -136,6 +170,7 @@ class DocumentsFile:
             if is_same and kept.state is State.DONE:
                 return False
             self._supersede(document.id)
+            self._db.execute("DELETE FROM originals WHERE id = ?", (document.id,))
         self._db.execute(
             "INSERT INTO documents (id, digest, text, metadata, operation, state) "
             "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, "
@@ -162,18 +197,20 @@ class DocumentsFile:
 
     def get(self, document_id: str) -> Kept | None:
         """Return a document."""
-        row = self._db.execute(
-            "SELECT id, text, metadata, state, chunker, chunks, error FROM documents WHERE id = ?",
-            (document_id,),
-        ).fetchone()
+        row = self._db.execute(f"{_SELECT} WHERE documents.id = ?", (document_id,)).fetchone()
         return None if row is None else _kept(row)
+
+    def original(self, document_id: str) -> Original | None:
+        """Return the file that a document's text was read from, if it was not text itself."""
+        row = self._db.execute(
+            "SELECT media_type, body FROM originals WHERE id = ?", (document_id,)
+        ).fetchone()
+        return None if row is None else Original(*row)
 
     def pending(self, limit: int) -> list[Kept]:
         """Return documents that are still to be done."""
         rows = self._db.execute(
-            "SELECT id, text, metadata, state, chunker, chunks, error FROM documents "
-            "WHERE state = ? ORDER BY rowid LIMIT ?",
-            (State.PENDING, limit),
+            f"{_SELECT} WHERE state = ? ORDER BY documents.rowid LIMIT ?", (State.PENDING, limit)
         ).fetchall()
         return [_kept(row) for row in rows]
 
@@ -207,6 +244,7 @@ class DocumentsFile:
         with transaction(self._db) as db:
             self._supersede(document_id)
             db.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+            db.execute("DELETE FROM originals WHERE id = ?", (document_id,))
 
     def cut_otherwise(self, chunker: str) -> int:
         """Return how many documents are in the index by another chunker, or wait to be."""
@@ -273,6 +311,6 @@ class DocumentsFile:
 
 
 def _kept(row: tuple[Any, ...]) -> Kept:
-    document_id, text, metadata, state, chunker, chunks, error = row
+    document_id, text, metadata, state, chunker, chunks, error, original = row
     document = Document(document_id, text, json.loads(metadata))
-    return Kept(document, State(state), chunker, chunks, error)
+    return Kept(document, State(state), chunker, chunks, error, original)

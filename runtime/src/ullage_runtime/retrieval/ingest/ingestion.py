@@ -3,9 +3,10 @@
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -14,7 +15,13 @@ from ullage_runtime.core.backoff import exponential
 from ullage_runtime.core.errors import DocumentNotFound, InvalidRequest, ServingError
 from ullage_runtime.retrieval.collection import TEXT, WAIT_SECONDS, Change, Collection, NewPoint
 from ullage_runtime.retrieval.failures import told
-from ullage_runtime.retrieval.ingest.documents import Document, DocumentsFile, Kept, Operation
+from ullage_runtime.retrieval.ingest.documents import (
+    Document,
+    DocumentsFile,
+    Kept,
+    Operation,
+    Original,
+)
 from ullage_runtime.retrieval.ingest.splitting import CannotSplit, Chunker
 from ullage_runtime.retrieval.stores.port import PointId
 
@@ -71,11 +78,15 @@ class Ingestion:
         """How documents are cut."""
         return Chunker.of(self._collection.spec.chunking)
 
-    async def accept(self, documents: Sequence[Document]) -> Operation:
+    async def accept(
+        self,
+        documents: Sequence[Document],
+        originals: Mapping[str, Original] = MappingProxyType({}),
+    ) -> Operation:
         """Keep documents and begin to index them; they are on the disk when this returns."""
         with told(self._collection.name):
             key = self.chunker.key
-            operation = await self._on_file(partial(self._file.accept, documents, key))
+            operation = await self._on_file(partial(self._file.accept, documents, key, originals))
         self._more.set()
         found = await self.operation(operation)
         if found is None:
@@ -107,6 +118,16 @@ class Ingestion:
                 f"collection {self._collection.name!r} has no document {document_id!r}"
             )
         return kept
+
+    async def original(self, document_id: str) -> Original:
+        """Return the file that a document was read from; raises DocumentNotFound."""
+        await self.document(document_id)
+        found = await self._on_file(partial(self._file.original, document_id))
+        if found is None:
+            raise DocumentNotFound(
+                f"document {document_id!r} was text already; it is shown as it was given"
+            )
+        return found
 
     async def count(self) -> int:
         """Return how many documents there are."""
@@ -186,7 +207,7 @@ class Ingestion:
         async def lengths(texts: Sequence[str]) -> list[int]:
             return await collection.embedder.lengths(collection.model, texts)
 
-        chunks = await chunker.chunks(document.text, lengths)
+        chunks = await chunker.chunks(document.text, lengths, document.id)
         if not chunks:
             raise InvalidRequest("the document has no text")
         for first in range(0, len(chunks), BATCH):

@@ -15,6 +15,7 @@ from ullage_api.kinds.vector_collection import (
     Splitter,
 )
 from ullage_api.names import short_hash
+from ullage_runtime.retrieval.ingest.languages import grammar_of
 
 if TYPE_CHECKING:
     import semantic_text_splitter as splitters
@@ -55,13 +56,16 @@ class Chunker:
         """What tells chunks of one chunker from those of another."""
         return short_hash([self.splitter.value, self.max_tokens, self.overlap_tokens])
 
-    async def chunks(self, text: str, lengths: Lengths) -> list[str]:
-        """Return a text's chunks, none longer than it may be; raises CannotSplit."""
+    async def chunks(self, text: str, lengths: Lengths, name: str = "") -> list[str]:
+        """Return a text's chunks, none longer than it may be; raises CannotSplit.
+
+        `name` is the document's, whose end tells code's language.
+        """
         done: list[str] = []
         # What is to be looked at yet, last first.
         pending = [
             (c, self.max_tokens)
-            for c in reversed(self._cut(text, self.max_tokens, self.overlap_tokens))
+            for c in reversed(self._cut(text, self.max_tokens, self.overlap_tokens, name))
         ]
         while pending:
             batch = pending[-64:]
@@ -71,29 +75,30 @@ class Chunker:
                 if count <= self.max_tokens:
                     done.append(chunk)
                 else:
-                    done.extend(await self._smaller(chunk, budget // 2, lengths))
+                    done.extend(await self._smaller(chunk, budget // 2, lengths, name))
         return done
 
-    async def _smaller(self, chunk: str, budget: int, lengths: Lengths) -> list[str]:
+    async def _smaller(self, chunk: str, budget: int, lengths: Lengths, name: str) -> list[str]:
         if budget * CHARACTERS < LEAST_CHARACTERS:
             raise CannotSplit(
                 f"{chunk[:40]!r} has more than {self.max_tokens} tokens and cannot be cut further"
             )
         done: list[str] = []
-        pieces = self._cut(chunk, budget, 0)
+        pieces = self._cut(chunk, budget, 0, name)
         for piece, count in zip(pieces, await lengths(pieces), strict=True):
             if count <= self.max_tokens:
                 done.append(piece)
             else:
-                done.extend(await self._smaller(piece, budget // 2, lengths))
+                done.extend(await self._smaller(piece, budget // 2, lengths, name))
         return done
 
-    def _cut(self, text: str, tokens: int, overlap: int) -> list[str]:
-        return list(self._splitter(tokens * CHARACTERS, overlap * CHARACTERS).chunks(text))
+    def _cut(self, text: str, tokens: int, overlap: int, name: str) -> list[str]:
+        splitter = self._splitter(tokens * CHARACTERS, overlap * CHARACTERS, name)
+        return [chunk for chunk in splitter.chunks(text) if chunk.strip()]
 
     def _splitter(
-        self, capacity: int, overlap: int
-    ) -> "splitters.TextSplitter | splitters.MarkdownSplitter":
+        self, capacity: int, overlap: int, name: str
+    ) -> "splitters.TextSplitter | splitters.MarkdownSplitter | splitters.CodeSplitter":
         import semantic_text_splitter as splitters
 
         match self.splitter:
@@ -101,3 +106,9 @@ class Chunker:
                 return splitters.TextSplitter(capacity, overlap)
             case Splitter.MARKDOWN:
                 return splitters.MarkdownSplitter(capacity, overlap)
+            case Splitter.CODE:
+                grammar = grammar_of(name)
+                if grammar is None:
+                    return splitters.TextSplitter(capacity, overlap)
+                # Whole lines stay whole: how far they are indented says what they belong to.
+                return splitters.CodeSplitter(grammar, capacity, overlap, trim=False)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -250,6 +250,14 @@ class ChangeLog:
             ) from None
         if version in self._read.refused:
             raise NotApplied(self._read.refused[version])
+
+    async def aliases(self) -> set[str]:
+        """Return the store's aliases that may be this collection's."""
+        return await self.on_file(self._file.aliases)
+
+    async def note_aliases(self, names: Iterable[str]) -> None:
+        """Note which they are."""
+        await self.on_file(partial(self._file.note_aliases, list(names)))
 
     async def settled(self, targets: Sequence[str], seconds: float) -> int:
         """Wait until physical collections have all that is accepted by now; return how much it is.

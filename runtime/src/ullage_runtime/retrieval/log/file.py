@@ -3,13 +3,14 @@
 import json
 import pathlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ullage_runtime.database import opened, transaction
 from ullage_runtime.retrieval.log.records import Record, decoded, encoded
 from ullage_runtime.retrieval.making import Making
+from ullage_runtime.retrieval.room import ROOM_TO_ACCEPT, check_room
 from ullage_runtime.retrieval.stores.port import Point, PointId
 
 _SCHEMA: Final = """
@@ -42,6 +43,9 @@ CREATE TABLE IF NOT EXISTS failed (
   version INTEGER NOT NULL,
   reason TEXT NOT NULL,
   PRIMARY KEY (target, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS aliases (
+  name TEXT PRIMARY KEY
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reindexes (
   uid TEXT PRIMARY KEY,
@@ -107,12 +111,15 @@ class LogFile:
 
     def __init__(self, path: pathlib.Path, now: Callable[[], float]) -> None:
         self._now = now
+        self._folder = path.parent
         # Accepted means on the disk.
         self._db = opened(path, _SCHEMA, "synchronous = FULL")
         _migrate(self._db)
 
     def append(self, points: Sequence[Point], made_with: Making | None = None) -> int:
-        """Accept a mutation and return its version."""
+        """Accept a mutation and return its version; raises OSError where there is no room."""
+        if not all(point.is_tombstone for point in points):
+            check_room(self._folder, ROOM_TO_ACCEPT)
         with transaction(self._db) as db:
             return int(
                 db.execute(
@@ -249,6 +256,16 @@ class LogFile:
             db.execute(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (uid, json.dumps(dict(body)))
             )
+
+    def aliases(self) -> set[str]:
+        """Return the store's aliases that may be this collection's."""
+        return {name for (name,) in self._db.execute("SELECT name FROM aliases")}
+
+    def note_aliases(self, names: Iterable[str]) -> None:
+        """Note which aliases of the store may be this collection's."""
+        with transaction(self._db) as db:
+            db.execute("DELETE FROM aliases")
+            db.executemany("INSERT INTO aliases VALUES (?)", ((name,) for name in names))
 
     def forgettable(self, before: float) -> int:
         """Return the version up to which everything is applied everywhere and older than a time."""

@@ -5,6 +5,7 @@ means the same whatever was applied before it, and applying it twice, late or ou
 harm.
 """
 
+import dataclasses
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import msgpack
 
+from ullage_runtime.core.pooled import TokenVectors
 from ullage_runtime.retrieval.making import Making
 from ullage_runtime.retrieval.stores.port import DELETED, Payload, Point, PointId, Sparse
 
@@ -38,7 +40,7 @@ def tombstone(point_id: PointId) -> Point:
 def with_payload(point: Point, changes: Payload, *, replace: bool = False) -> Point:
     """Return a point with fields of its payload set, or with another payload altogether."""
     kept: Mapping[str, Any] = {} if replace else point.payload
-    return Point(point.id, {**kept, **changes}, point.dense, point.sparse)
+    return dataclasses.replace(point, payload={**kept, **changes})
 
 
 def encoded(points: Sequence[Point], made_with: Making | None = None) -> bytes:
@@ -63,7 +65,9 @@ def decoded(version: int, body: bytes) -> Record:
 def _plain(point: Point) -> list[Any]:
     dense = None if point.dense is None else array("f", point.dense).tobytes()
     sparse = point.sparse and [list(point.sparse.indices), list(point.sparse.values)]
-    return [point.id, dict(point.payload), dense, sparse]
+    plain = [point.id, dict(point.payload), dense, sparse]
+    # Left out where there are none: earlier releases read four.
+    return plain if point.colbert is None else [*plain, dataclasses.astuple(point.colbert)]
 
 
 def _point(
@@ -71,6 +75,7 @@ def _point(
     payload: dict[str, Any],
     dense: bytes | None,
     sparse: tuple[list[int], list[float]] | None,
+    colbert: tuple[bytes, int] | None = None,
 ) -> Point:
     numbers = None
     if dense is not None:
@@ -81,4 +86,5 @@ def _point(
         payload,
         None if numbers is None else tuple(numbers),
         None if sparse is None else Sparse(tuple(sparse[0]), tuple(sparse[1])),
+        None if colbert is None else TokenVectors(*colbert),
     )

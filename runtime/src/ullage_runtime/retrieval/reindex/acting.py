@@ -7,7 +7,7 @@ import structlog
 
 from ullage_api.kinds.reindex_phase import ReindexPhase, ReindexPlan
 from ullage_api.kinds.reindex_settings import OldCollection
-from ullage_api.kinds.vector_collection import SparseType
+from ullage_api.kinds.vector_collection import MultivectorType, SparseType
 from ullage_runtime.retrieval.log.file import KeptJob, Routing
 from ullage_runtime.retrieval.opening import view_of
 from ullage_runtime.retrieval.profiles import layout_of
@@ -50,7 +50,9 @@ async def begun(scene: Scene, record: JobRecord) -> JobRecord:
         "name": space.model,
         "revision": space.revision,
         "dimensions": space.dimensions,
+        "token_width": space.token_width,
         "sparse": (wanted.sparse or SparseType.BM25).value,
+        "multivector": (wanted.multivector or MultivectorType.NONE).value,
     }
     epoch = await _free_epoch(scene)
     return record.model_copy(
@@ -79,7 +81,8 @@ async def prepare(scene: Scene, record: JobRecord) -> None:
     found = await scene.store.describe(target)
     if found is None:
         layout = replace(
-            layout_of(wanted, int(record.made["dimensions"])), metadata={JOB: record.uid}
+            layout_of(wanted, int(record.made["dimensions"]), record.token_width),
+            metadata={JOB: record.uid},
         )
         await scene.store.create(target, layout)
     there = {} if found is None else found.payload_indexes
@@ -201,6 +204,7 @@ async def point_alias(scene: Scene) -> None:
     read = scene.routing.read
     if await _wants_alias(scene):
         await scene.store.point_alias(scene.name, read)
+    await scene.held.align()
 
 
 async def is_alias_right(scene: Scene) -> bool:
@@ -222,7 +226,8 @@ async def build(scene: Scene, record: JobRecord) -> None:
     """Have the store build the index now, in place: as it is wanted."""
     target, wanted = _named(record.target), record.wanted
     if record.plan is ReindexPlan.IN_PLACE and wanted is not None:
-        layout = layout_of(wanted, scene.collection.layout.dimensions)
+        has = scene.collection.layout
+        layout = layout_of(wanted, has.dimensions, has.token_width)
         await scene.store.alter(target, layout.hnsw, layout.quantization)
     await scene.store.build(target)
 

@@ -14,7 +14,7 @@ from ullage_runtime.core.pooled import Role
 from ullage_runtime.retrieval.collection import TEXT
 from ullage_runtime.retrieval.embedding import Embedded
 from ullage_runtime.retrieval.log.changes import live
-from ullage_runtime.retrieval.profiles import differences, layout_of, profile_of, profile_settings
+from ullage_runtime.retrieval.profiles import differences, layout_of, settings_of
 from ullage_runtime.retrieval.recall import share
 from ullage_runtime.retrieval.reindex.record import JobRecord
 from ullage_runtime.retrieval.reindex.remaking import EMBEDDED_AT_ONCE, TENANT
@@ -140,7 +140,7 @@ async def schema(scene: Scene, record: JobRecord) -> Schema:
     if found is None:
         return Schema(wanted={}, target={}, differences=(f"there is no {record.target!r}",))
     dimensions = int(record.made.get("dimensions") or found.layout.dimensions)
-    wanted = layout_of(record.wanted, dimensions)
+    wanted = layout_of(record.wanted, dimensions, record.token_width)
     fields = {each.field: each.type.value.lower() for each in record.wanted.payload_indexes or ()}
     lacking = [
         f"payload field {name!r} is not indexed as {kind}"
@@ -169,7 +169,7 @@ async def probes(scene: Scene, record: JobRecord, samples: int) -> Probes:
     if not sampled:
         return Probes(samples=0)
     dimensions = len(sampled[0].dense or ())
-    params = profile_settings(profile_of(record.wanted), dimensions).search
+    params = settings_of(record.wanted, dimensions).search
     shares, seconds = [], []
     for point in sampled:
         branch = Branch(point.dense or (), DEPTH)
@@ -204,8 +204,8 @@ async def _self_retrieval(
     for first in range(0, len(chosen), EMBEDDED_AT_ONCE):
         ids = chosen[first : first + EMBEDDED_AT_ONCE]
         embedded = await _embedded(scene, record, [texts[each] for each in ids])
-        for point_id, vector in zip(ids, embedded.vectors, strict=True):
-            branch = Branch(vector, 1)
+        for point_id, vectors in zip(ids, embedded.texts, strict=True):
+            branch = Branch(vectors.dense, 1)
             (found,) = await _asked(scene, record.target or "", Query((branch,), 1, params=params))
             hits += bool(found) and found[0].payload.get(TEXT) == texts[point_id]
     return math.floor(100 * hits / len(chosen)) if chosen else None

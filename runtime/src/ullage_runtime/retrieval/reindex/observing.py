@@ -80,7 +80,9 @@ class Observer:
         if found is None or not self.build_asked or not found.is_optimised:
             return False
         if record.plan is ReindexPlan.IN_PLACE and record.wanted is not None:
-            return not differences(layout_of(record.wanted, found.layout.dimensions), found.layout)
+            has = found.layout
+            wanted = layout_of(record.wanted, has.dimensions, has.token_width)
+            return not differences(wanted, has)
         return True
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from ullage_api.conditions import Reason
 from ullage_api.kinds.reindex_settings import ReindexMode
-from ullage_api.kinds.vector_collection import DistanceType, SparseType, StoreType
+from ullage_api.kinds.vector_collection import DistanceType, MultivectorType, SparseType, StoreType
 from ullage_runtime.core.errors import (
     InsufficientMemory,
     InvalidRequest,
@@ -16,6 +16,7 @@ from ullage_runtime.core.errors import (
 from ullage_runtime.core.reindexing.planning import Built, Outlook, Refused, Room, outlook
 from ullage_runtime.retrieval.collection import TEXT
 from ullage_runtime.retrieval.embedding import Space
+from ullage_runtime.retrieval.founding import check_outputs
 from ullage_runtime.retrieval.log.changes import live
 from ullage_runtime.retrieval.profiles import layout_of
 from ullage_runtime.retrieval.reindex.record import JobRecord
@@ -51,6 +52,7 @@ async def _space(scene: Scene) -> Space | Refused:
     model = scene.wanted.embedding.model_deployment
     try:
         space = await scene.embedder.space(model)
+        check_outputs(scene.wanted, space)
     except InsufficientMemory as error:
         return Refused(Reason.WILL_NEVER_FIT, str(error))
     except ModelNotFound as error:
@@ -59,12 +61,6 @@ async def _space(scene: Scene) -> Space | Refused:
         return Refused(Reason.INVALID_MODEL, str(error))
     except ServingError as error:
         return Refused(Reason.LOADING, f"model {model!r}: {error}", is_final=False)
-    if scene.wanted.sparse is SparseType.MODEL and not space.has_sparse:
-        return Refused(
-            Reason.INVALID_MODEL,
-            f"model {model!r} gives no sparse vectors; set sparse to BM25 or None, or name a model "
-            "that does",
-        )
     return space
 
 
@@ -79,6 +75,7 @@ def has_of(scene: Scene, layout: Layout, space: Space) -> Built:
         dimensions=layout.dimensions,
         distance=DistanceType(layout.distance.value),
         sparse=_sparse(layout),
+        multivector=_multivector(layout),
         hnsw=layout.hnsw,
         quantization=layout.quantization,
     )
@@ -86,13 +83,14 @@ def has_of(scene: Scene, layout: Layout, space: Space) -> Built:
 
 def wants_of(scene: Scene, space: Space) -> Built:
     """Return what its spec asks for."""
-    layout = layout_of(scene.wanted, space.dimensions)
+    layout = layout_of(scene.wanted, space.dimensions, space.token_width)
     return Built(
         model=space.model,
         revision=space.revision,
         dimensions=space.dimensions,
         distance=DistanceType(layout.distance.value),
         sparse=_sparse(layout),
+        multivector=_multivector(layout),
         hnsw=layout.hnsw,
         quantization=layout.quantization,
     )
@@ -102,6 +100,10 @@ def _sparse(layout: Layout) -> SparseType:
     if not layout.has_sparse:
         return SparseType.NONE
     return SparseType.BM25 if layout.has_idf else SparseType.MODEL
+
+
+def _multivector(layout: Layout) -> MultivectorType:
+    return MultivectorType.COLBERT if layout.token_width else MultivectorType.NONE
 
 
 async def _room(scene: Scene, found: Description) -> Room:

@@ -86,6 +86,11 @@ class JobRecord(KubeModel):
     worker: str = ""
 
     @property
+    def token_width(self) -> int:
+        """Numbers of a token's vector in the target; 0 where tokens have none."""
+        return int(self.made.get("token_width") or 0)
+
+    @property
     def effective(self) -> ReindexJobSpec:
         """The spec, with what was wished since; of a rate, only what was wished changes."""
         wished = ReindexJobSpec.model_validate({"collection": self.spec.collection, **self.wishes})

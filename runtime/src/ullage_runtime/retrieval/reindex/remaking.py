@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ullage_api.kinds.vector_collection import SparseType
+from ullage_api.kinds.vector_collection import MultivectorType, SparseType
 from ullage_runtime.core.errors import InvalidRequest, ServingError
-from ullage_runtime.core.pooled import Role
+from ullage_runtime.core.pooled import Output, Role
 from ullage_runtime.retrieval.collection import TEXT, WORDED_AT_ONCE
-from ullage_runtime.retrieval.embedding import Embedded, Embedder
+from ullage_runtime.retrieval.embedding import Embedded, Embedder, Vectors
 from ullage_runtime.retrieval.making import Making, Remade
 from ullage_runtime.retrieval.stores.port import Point, PointId, Sparse, StoreUnavailable
 from ullage_runtime.retrieval.words import document_words
@@ -55,14 +55,13 @@ class ModelRemaker:
             for each in ids:
                 await self._embed(work, [each])
             return
-        for each, pair in zip(ids, embedded.pairs(), strict=True):
-            work.made[each] = pair
+        work.made |= dict(zip(ids, embedded.texts, strict=True))
 
     async def _embedded(self, work: "_Work", texts: Sequence[str]) -> Embedded:
-        model, own = work.target.model, work.target.sparse is SparseType.MODEL
+        model = work.target.model
         try:
             return await self.embedder.embed(
-                model, texts, Role.DOCUMENT, tenant=TENANT, urgent=False, sparse=own
+                model, texts, Role.DOCUMENT, tenant=TENANT, urgent=False, further=work.further
             )
         except InvalidRequest:
             raise
@@ -79,7 +78,7 @@ class _Work:
     target: Making
     texts: dict[PointId, str] = field(default_factory=dict)
     """What has to be embedded."""
-    made: dict[PointId, tuple[tuple[float, ...], Sparse | None]] = field(default_factory=dict)
+    made: dict[PointId, Vectors] = field(default_factory=dict)
     failed: dict[PointId, str] = field(default_factory=dict)
 
     @property
@@ -91,6 +90,23 @@ class _Work:
         same = self.source.sparse is self.target.sparse
         return same and (self.target.sparse is not SparseType.MODEL or self.keeps_dense)
 
+    @property
+    def keeps_colbert(self) -> bool:
+        return self.source.multivector is self.target.multivector and self.keeps_dense
+
+    @property
+    def wants_colbert(self) -> bool:
+        return self.target.multivector is MultivectorType.COLBERT
+
+    @property
+    def further(self) -> tuple[Output, ...]:
+        """What is wanted of the model beside dense vectors."""
+        wanted = {
+            Output.SPARSE: self.target.sparse is SparseType.MODEL,
+            Output.COLBERT: self.wants_colbert,
+        }
+        return tuple(output for output, is_wanted in wanted.items() if is_wanted)
+
     def look_at(self, point: Point) -> None:
         """Note what a point needs."""
         if point.is_tombstone:
@@ -100,7 +116,8 @@ class _Work:
         # One that has a text and no vector could not be embedded before.
         wants_dense = not self.keeps_dense and (has_text or point.dense is not None)
         wants_sparse = self.target.sparse is SparseType.MODEL and not self.keeps_sparse
-        if isinstance(text, str) and (wants_dense or wants_sparse):
+        wants_colbert = self.wants_colbert and not self.keeps_colbert
+        if isinstance(text, str) and (wants_dense or wants_sparse or wants_colbert):
             self.texts[point.id] = text
         elif wants_dense:
             self.failed[point.id] = NO_TEXT
@@ -109,10 +126,14 @@ class _Work:
         """Return a point as it is to be."""
         if point.is_tombstone:
             return point
-        dense, sparse = self.made.get(point.id, (None, None))
+        made = self.made.get(point.id)
+        dense, sparse = (None, None) if made is None else (made.dense, made.sparse)
         if self.keeps_dense:
             dense = point.dense
-        return replace(point, dense=dense, sparse=self._sparse(point, sparse))
+        colbert = None if made is None or not self.wants_colbert else made.colbert
+        if self.keeps_colbert:
+            colbert = point.colbert
+        return replace(point, dense=dense, sparse=self._sparse(point, sparse), colbert=colbert)
 
     def _sparse(self, point: Point, own: Sparse | None) -> Sparse | None:
         wanted = self.target.sparse

@@ -132,11 +132,11 @@ class Sessions:
         if not turns:
             return []
         embed = partial(collection.embed, tenant=tenant, urgent=True, view=collection.view)
-        (wanted,) = (await embed([query], Role.QUERY)).vectors
-        vectors = (await embed([turn.text for turn in turns], Role.DOCUMENT)).vectors
+        (wanted,) = (await embed([query], Role.QUERY)).texts
+        found = (await embed([turn.text for turn in turns], Role.DOCUMENT)).texts
         scored = [
-            Remembered(turn, sum(a * b for a, b in zip(wanted, vector, strict=True)))
-            for turn, vector in zip(turns, vectors, strict=True)
+            Remembered(turn, sum(a * b for a, b in zip(wanted.dense, each.dense, strict=True)))
+            for turn, each in zip(turns, found, strict=True)
         ]
         return sorted(scored, key=lambda each: -each.score)[:limit]
 

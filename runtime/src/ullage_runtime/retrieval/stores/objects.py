@@ -1,10 +1,15 @@
-"""Points, queries and descriptions as Qdrant's client has them."""
+"""Points, queries and layouts in the words of Qdrant's client, and back."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from ullage_runtime.core.pooled import TokenVectors
+from ullage_runtime.core.vectors import floats
 from ullage_runtime.retrieval.stores.port import (
+    COLBERT,
     DENSE,
+    LARGEST_POINT,
     SPARSE,
     Branch,
     Description,
@@ -19,40 +24,89 @@ from ullage_runtime.retrieval.stores.port import (
 if TYPE_CHECKING:  # importing it takes seconds and 80 MB, which a pod without collections saves
     from qdrant_client.http import models
 
+WRITTEN_AT_ONCE: Final = 128
+"""Points of one request."""
+
+_AS_THEY_ARE: Final = {"quantization": {"ignore": True}}
+"""What few candidates are scored by is read as it was written."""
+
+
+def portions(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """Cut points into requests that a server takes."""
+    portion: list[Point] = []
+    numbers = 0
+    for point in points:
+        if portion and (len(portion) == WRITTEN_AT_ONCE or numbers + point.numbers > LARGEST_POINT):
+            yield portion
+            portion, numbers = [], 0
+        portion.append(point)
+        numbers += point.numbers
+    if portion:
+        yield portion
+
+
+def dense_params_of(layout: Layout) -> "dict[str, models.VectorParams]":
+    """Return the vectors of a collection but for the sparse ones.
+
+    Tokens' vectors score what was found by others, so they have no index, lie on the disk and are
+    half as exact: they are by far the most of what there is.
+    """
+    from qdrant_client.http import models
+
+    params = {
+        DENSE: models.VectorParams(
+            size=layout.dimensions, distance=models.Distance(layout.distance.value)
+        )
+    }
+    if layout.token_width:
+        params[COLBERT] = models.VectorParams(
+            size=layout.token_width,
+            distance=models.Distance.DOT,
+            hnsw_config=models.HnswConfigDiff(m=0),
+            on_disk=True,
+            multivector_config=models.MultiVectorConfig(
+                comparator=models.MultiVectorComparator.MAX_SIM
+            ),
+            datatype=models.Datatype.FLOAT16,
+        )
+    return params
+
 
 def vectors_of(point: Point) -> dict[str, Any]:
-    """Return the vectors of a point that is written."""
+    """Return a point's vectors by their names."""
     vectors: dict[str, Any] = {}
     if point.dense is not None:
         vectors[DENSE] = list(point.dense)
     if point.sparse is not None:
-        vectors[SPARSE] = sparse_of(point.sparse)
+        vectors[SPARSE] = _sparse(point.sparse)
+    if point.colbert is not None:
+        vectors[COLBERT] = _rows(point.colbert)
     return vectors
 
 
-def sparse_of(sparse: Sparse) -> "models.SparseVector":
-    """Return a sparse vector."""
-    from qdrant_client.http import models
-
-    return models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
-
-
 def vector_of(branch: Branch) -> Any:
-    """Return what a branch of a query looks for."""
-    return sparse_of(branch.vector) if isinstance(branch.vector, Sparse) else list(branch.vector)
+    """Return what a branch searches with."""
+    match branch.vector:
+        case Sparse():
+            return _sparse(branch.vector)
+        case TokenVectors():
+            return _rows(branch.vector)
+        case _:
+            return list(branch.vector)
 
 
 def params_of(branch: Branch, query: Query) -> "models.SearchParams | None":
     """Return how thoroughly a branch is searched."""
     from qdrant_client.http import models
 
-    if branch.using == SPARSE or not query.params:
+    params = _AS_THEY_ARE if branch.using == COLBERT else query.params
+    if branch.using == SPARSE or not params:
         return None
-    return models.SearchParams.model_validate(query.params)
+    return models.SearchParams.model_validate(params)
 
 
 def quantization_of(given: Mapping[str, Any] | None) -> Any:
-    """Return how vectors are made smaller."""
+    """Return how vectors are made small."""
     from qdrant_client.http import models
 
     if given is None:
@@ -62,25 +116,32 @@ def quantization_of(given: Mapping[str, Any] | None) -> Any:
 
 
 def point_of(record: Any) -> Point:
-    """Return a point of an answer."""
+    """Return a point that was read."""
     vectors = record.vector if isinstance(record.vector, Mapping) else {}
-    dense, sparse = vectors.get(DENSE), vectors.get(SPARSE)
+    dense, sparse, rows = vectors.get(DENSE), vectors.get(SPARSE), vectors.get(COLBERT)
     return Point(
         id=record.id,
         payload=record.payload or {},
         dense=None if dense is None else tuple(dense),
         sparse=None if sparse is None else Sparse(tuple(sparse.indices), tuple(sparse.values)),
+        colbert=token_vectors(rows) if rows else None,
     )
 
 
+def token_vectors(rows: Sequence[Sequence[float]]) -> TokenVectors:
+    """Return the vectors of a text's tokens, of which there is at least one."""
+    return TokenVectors(b"".join(array("f", row).tobytes() for row in rows), len(rows[0]))
+
+
 def description_of(collection: str, info: Any) -> Description:
-    """Return what an answer says of a collection."""
+    """Return what a store says of a collection."""
     vectors = info.config.params.vectors
     dense = vectors.get(DENSE) if isinstance(vectors, Mapping) else None
     if dense is None:
         raise StoreRefused(
             f"collection {collection!r} has no vector named {DENSE!r}; it was made by somebody else"
         )
+    colbert = vectors.get(COLBERT)
     quantization = info.config.quantization_config
     sparse = info.config.params.sparse_vectors or {}
     return Description(
@@ -89,6 +150,7 @@ def description_of(collection: str, info: Any) -> Description:
             distance=Distance(dense.distance.value),
             has_sparse=SPARSE in sparse,
             has_idf=SPARSE not in sparse or sparse[SPARSE].modifier == "idf",
+            token_width=0 if colbert is None else colbert.size,
             hnsw={
                 "m": info.config.hnsw_config.m,
                 "ef_construct": info.config.hnsw_config.ef_construct,
@@ -104,3 +166,13 @@ def description_of(collection: str, info: Any) -> Description:
             name: each.data_type.value for name, each in (info.payload_schema or {}).items()
         },
     )
+
+
+def _sparse(sparse: Sparse) -> "models.SparseVector":
+    from qdrant_client.http import models
+
+    return models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
+
+
+def _rows(tokens: TokenVectors) -> list[list[float]]:
+    return [list(floats(row)) for row in tokens.rows]

@@ -11,6 +11,9 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from ullage_runtime.core.pooled import TokenVectors
+from ullage_runtime.core.vectors import dimensions
+
 VERSION: Final = "_v"
 """Payload field that holds the version of the mutation that wrote a point."""
 DELETED: Final = "_deleted"
@@ -19,7 +22,11 @@ RESERVED: Final = frozenset({VERSION, DELETED})
 
 DENSE: Final = "dense"
 SPARSE: Final = "sparse"
+COLBERT: Final = "colbert"
 """Names of a collection's vectors."""
+
+LARGEST_POINT: Final = 1 << 20
+"""Numbers that a point's vectors may have together, some 20 MB of JSON: servers take 32."""
 
 PointId = int | str
 Filter = Mapping[str, Any]
@@ -73,12 +80,19 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point as it is written and read; a tombstone has neither vector."""
+    """A point as it is written and read; a tombstone has no vector."""
 
     id: PointId
     payload: Payload
     dense: tuple[float, ...] | None = None
     sparse: Sparse | None = None
+    colbert: TokenVectors | None = None
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers its dense vectors have together."""
+        tokens = 0 if self.colbert is None else dimensions(self.colbert.values)
+        return len(self.dense or ()) + tokens
 
     @property
     def version(self) -> int:
@@ -100,6 +114,8 @@ class Layout:
     has_sparse: bool = True
     has_idf: bool = True
     """Whether the store weighs what sparse vectors have by how rare it is, as words want it."""
+    token_width: int = 0
+    """Numbers of the vector that each token has; 0 where tokens have none."""
     hnsw: Mapping[str, int] = field(default_factory=dict)
     quantization: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -131,14 +147,21 @@ class Fusion(StrEnum):
 class Branch:
     """One search, by itself or as a part of a hybrid one."""
 
-    vector: tuple[float, ...] | Sparse
+    vector: tuple[float, ...] | Sparse | TokenVectors
+    """Of tokens' vectors, a score is the sum of what each is most like at best."""
     limit: int
     threshold: float | None = None
 
     @property
     def using(self) -> str:
         """Name of the vector that is searched."""
-        return SPARSE if isinstance(self.vector, Sparse) else DENSE
+        match self.vector:
+            case Sparse():
+                return SPARSE
+            case TokenVectors():
+                return COLBERT
+            case _:
+                return DENSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +271,10 @@ class Store(Protocol):
 
     async def point_alias(self, alias: str, collection: str) -> None:
         """Make an alias, or have an existing one point elsewhere, in one step."""
+        ...
+
+    async def drop_alias(self, alias: str) -> None:
+        """Remove an alias, if it exists; what it pointed to stays."""
         ...
 
     async def close(self) -> None:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import httpx
 
 from ullage_runtime.retrieval.stores.objects import (
+    dense_params_of,
     description_of,
     params_of,
     point_of,
+    portions,
     quantization_of,
     vector_of,
     vectors_of,
 )
 from ullage_runtime.retrieval.stores.port import (
     DELETED,
-    DENSE,
     SPARSE,
     VERSION,
     Description,
@@ -42,7 +43,6 @@ T = TypeVar("T")
 
 WRITE_SECONDS: Final = 60
 CONNECTIONS: Final = 32
-WRITTEN_AT_ONCE: Final = 128
 _UNAVAILABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 
 
@@ -73,11 +73,7 @@ class QdrantStore:
         await _done(
             self._client.create_collection(
                 collection,
-                vectors_config={
-                    DENSE: models.VectorParams(
-                        size=layout.dimensions, distance=models.Distance(layout.distance.value)
-                    )
-                },
+                vectors_config=dense_params_of(layout),
                 sparse_vectors_config={SPARSE: sparse} if layout.has_sparse else None,
                 hnsw_config=models.HnswConfigDiff(**layout.hnsw) if layout.hnsw else None,
                 quantization_config=quantization_of(layout.quantization),
@@ -138,12 +134,12 @@ class QdrantStore:
         """Write points with the versions they have, over what is older than one, or missing."""
         older = self._filter(_older(before))
         # In portions: while a request is put into words, nobody else has a turn.
-        for first in range(0, len(points), WRITTEN_AT_ONCE):
+        for portion in portions(points):
             structs = [
                 self._models.PointStruct(
                     id=point.id, vector=vectors_of(point), payload=dict(point.payload)
                 )
-                for point in points[first : first + WRITTEN_AT_ONCE]
+                for point in portion
             ]
             await _completed(
                 self._client.upsert(collection, structs, wait=True, update_filter=older)
@@ -229,6 +225,12 @@ class QdrantStore:
         action = models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
         )
+        await _done(self._client.update_collection_aliases([action]))
+
+    async def drop_alias(self, alias: str) -> None:
+        """Remove an alias, if it exists; what it pointed to stays."""
+        models = self._models
+        action = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
         await _done(self._client.update_collection_aliases([action]))
 
     async def close(self) -> None:

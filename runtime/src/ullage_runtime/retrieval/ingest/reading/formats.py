@@ -20,6 +20,8 @@ class Format(StrEnum):
     """A document in each line."""
 
 
+DERIVED: Final = frozenset({Format.HTML, Format.PDF})
+"""Formats whose text is not all that they have: the file is kept beside it."""
 MEDIA_TYPES: Final = {
     "text/plain": Format.TEXT,
     "text/markdown": Format.MARKDOWN,
