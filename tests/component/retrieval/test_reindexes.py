@@ -11,7 +11,14 @@ from tests.support.stores import eventually
 from ullage_api.kinds.reindex_job import ReindexJobSpec
 from ullage_runtime.core.errors import LeaseHeld, StaleLease
 from ullage_runtime.retrieval.ingest.documents import Document
-from ullage_runtime.retrieval.reindex.wire import FailureRequest, LeaseRequest, PageRequest, Range
+from ullage_runtime.retrieval.reindex.wire import (
+    CheckpointRequest,
+    FailureRequest,
+    LeaseRequest,
+    PageRequest,
+    Range,
+    RangeProgress,
+)
 from ullage_runtime.retrieval.stores.port import Point
 
 
@@ -323,3 +330,27 @@ async def test_the_next_process_goes_on_where_the_last_one_was(
         await here.reached("Cancelled")
         assert here.notes.model == "small"
         assert [await here.found(n) for n in (3, 50, 51)] == [3, 50, 51]
+
+
+async def test_a_copy_that_is_slow_still_says_how_fast_it_is(tmp_path: pathlib.Path) -> None:
+    async with place(tmp_path, spec()) as here:
+        here.works = False
+        await here.write(*range(40))
+        await here.wants(spec("large"), 2)
+        await here.job()
+        await here.reached("Copying")
+        assert (here.report().rate, here.report().eta_seconds) == (0, None), "nothing is copied yet"
+        driven = here.reindexes.find("job")
+        lease = await driven.lease(LeaseRequest(worker="slow"))
+        page = await driven.page(PageRequest(token=lease.token, range=Range(index=0), limit=10))
+        done = RangeProgress(range=Range(index=0), next=page.next, copied=page.copied)
+        kept = CheckpointRequest(
+            token=lease.token, configuration=lease.configuration, ranges=(done,)
+        )
+        await driven.keep(kept)
+        told = here.report()
+        assert told.points.copied == 10
+        assert told.rate is not None
+        assert told.rate >= 1
+        assert told.eta_seconds is not None
+        assert told.eta_seconds > 0

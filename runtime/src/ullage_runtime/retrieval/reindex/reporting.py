@@ -1,5 +1,6 @@
 """What the pod's report says of a reindex job."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ def reported(job: Job) -> ReportedReindex:
     """Return a job's entry in the pod's report."""
     record = job.record
     reason, message = _why(job)
+    rate, eta = _pace(job)
     return ReportedReindex(
         name=record.name,
         uid=record.uid if record.is_documented else "",
@@ -37,14 +39,31 @@ def reported(job: Job) -> ReportedReindex:
             caught_up=job.caught_up,
             failed=job.failed,
         ),
-        rate=round(record.rate) if record.phase is ReindexPhase.COPYING else None,
-        eta_seconds=record.eta_seconds if record.phase is ReindexPhase.COPYING else None,
+        rate=rate,
+        eta_seconds=eta,
         verification=_verification(record),
         checkpoint_time=_moment(record.checkpoint_time),
         switched=_is_switched(job),
         started_at=_moment(record.started),
         finished_at=_moment(record.finished),
     )
+
+
+def _pace(job: Job) -> tuple[int | None, int | None]:
+    """Return points per second, and seconds that are left; None while nothing is copied.
+
+    A page can take longer than what the worker looks back at: then it is the rate since copying
+    began.
+    """
+    record = job.record
+    if record.phase is not ReindexPhase.COPYING:
+        return None, None
+    seen = record.copied + record.skipped
+    seconds = job.now() - record.since
+    rate = record.rate or (seen / seconds if seconds > 0 else 0.0)
+    if rate <= 0:
+        return 0, None
+    return max(1, round(rate)), math.ceil(max(0, record.total - seen) / rate)
 
 
 def _why(job: Job) -> tuple[Reason, str]:
