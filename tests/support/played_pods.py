@@ -96,6 +96,7 @@ class PlayedModels:
         tenant: str = "",
         beside: bool = False,
         until: float | None = None,
+        background: bool = False,
     ) -> AbstractAsyncContextManager[Lease]:
         raise ModelNotFound(f"{model.name!r} is only played")
 

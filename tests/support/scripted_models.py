@@ -102,6 +102,7 @@ class FakeLease:
     revision: str = REVISION
     loaded: Loaded = LOADED
     deadline: float = float("inf")
+    make_way: asyncio.Event | None = None
 
     def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         return self.script(request)
@@ -190,6 +191,7 @@ class FakeModels:
         tenant: str = "",
         beside: bool = False,
         until: float | None = None,
+        background: bool = False,
     ) -> AsyncIterator[FakeLease]:
         if model.suspended:
             raise ModelSuspended(f"model {model.name!r} is suspended")

@@ -21,6 +21,8 @@ class Lease:
     """A generation that embeds when it is told to, and remembers for whom."""
 
     revision = "r1"
+    deadline = float("inf")
+    make_way = None
 
     class loaded:  # noqa: N801 - stands for a value
         dimensions = 2

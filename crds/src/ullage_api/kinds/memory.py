@@ -76,7 +76,8 @@ class ResidencySettings(KubeModel):
         Field(
             description=(
                 "Critical, High, Normal, Low or Batch. Lower ones leave memory first, and none "
-                "leaves for a model of a lower priority. Unset: Normal."
+                "leaves for a model of a lower priority. Requests of a Batch model wait, and make "
+                "way, while memory is critical. Unset: Normal."
             ),
         ),
     ] = None
@@ -126,6 +127,11 @@ class ResidencySettings(KubeModel):
     def longest_idle(self) -> int | None:
         """Seconds without requests after which the model leaves by itself; None for never."""
         return min((s for s in (self.idle_seconds, self.unload_seconds) if s), default=None)
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether requests make way while memory is critical."""
+        return self.priority is Priority.BATCH
 
     @property
     def rank(self) -> int:

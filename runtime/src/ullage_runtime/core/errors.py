@@ -29,6 +29,7 @@ ServingError
 │   └── EngineDied            503 engine_failed           + Retry-After
 ├── ModelLoading              503 model_loading           + Retry-After
 ├── MemoryBusy                503 memory_busy             + Retry-After
+│   └── Preempted             503 memory_busy             + Retry-After
 ├── ModelUnavailable          503 model_unavailable
 ├── ModelSuspended            503 model_suspended
 ├── PeerUnavailable           503 peer_unavailable        + Retry-After
@@ -231,6 +232,10 @@ class MemoryBusy(ServingError):  # noqa: N818
     """The model waits for memory, and the request was held as long as allowed."""
 
     status, code = 503, "memory_busy"
+
+
+class Preempted(MemoryBusy):
+    """Batch work was broken off, as memory was nearly full; nothing of it was told."""
 
 
 class ModelUnavailable(ServingError):  # noqa: N818

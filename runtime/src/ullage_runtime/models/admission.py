@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +14,11 @@ from ullage_runtime.core.errors import (
     MemoryBusy,
     ModelLoading,
     Overloaded,
+    Preempted,
     ServingError,
 )
 from ullage_runtime.core.scheduling.fairness import Service
+from ullage_runtime.models.batch_work import BatchWork, held_in_vain
 from ullage_runtime.models.lease import BoundLease, NoAdapter, too_long
 from ullage_runtime.models.live import Live
 from ullage_runtime.models.shared_embeddings import SharedEmbeddings
@@ -25,6 +27,23 @@ MAX_QUEUE: Final = 64
 HOLD_SECONDS: Final = 120
 REQUEST_SECONDS: Final = 300
 """What an unset limit means."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A request, as the queue sees it."""
+
+    tenant: str
+    deadline: float
+    seconds: int
+    beside: bool
+    again: bool
+    batch: BatchWork | None
+    """What it makes way with; None for what never has to."""
+
+
+class _SentBackError(Exception):
+    """A request of batch work is to leave the queue, and to come again once it may run."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,28 +130,41 @@ class Admission:
 
     @asynccontextmanager
     async def lease(
-        self, tenant: str = "", *, beside: bool = False, until: float | None = None
+        self,
+        tenant: str = "",
+        *,
+        beside: bool = False,
+        until: float | None = None,
+        batch: BatchWork | None = None,
     ) -> AsyncIterator[BoundLease]:
         """Wait for a turn and hold the current generation meanwhile.
 
         A request `beside` the engine's work takes no turn where there is a generation. One that
-        comes again has `until` left, and goes before the others.
+        comes again has `until` left, and goes before the others. One of `batch` work waits, out of
+        the queue, while that is paused, and its lease says when it has to make way.
         """
         seconds = self.limits.request_seconds or REQUEST_SECONDS
         deadline = asyncio.get_running_loop().time() + seconds if until is None else until
-        again = until is not None
-        live = await self._admitted(tenant, deadline, seconds, beside=beside, again=again)
+        ask = _Ask(tenant, deadline, seconds, beside, until is not None, batch)
+        live = await self._admitted(ask)
+        make_way = None if batch is None else asyncio.Event()
         try:
-            yield BoundLease(
-                self._model,
-                live,
-                deadline,
-                seconds,
-                no_adapter=self._no_adapter,
-                embeddings=self._embeddings,
-            )
+            with _told(batch, make_way):
+                yield BoundLease(
+                    self._model,
+                    live,
+                    deadline,
+                    seconds,
+                    no_adapter=self._no_adapter,
+                    embeddings=self._embeddings,
+                    make_way=make_way,
+                )
         except EngineDied:
             self._note_death(live)
+            raise
+        except Preempted:
+            if batch is not None:
+                batch.note_preempted()
             raise
         finally:
             self._leave(live, tenant)
@@ -144,30 +176,44 @@ class Admission:
         if self._newer is live:
             self._newer = None
 
-    async def _admitted(
-        self, tenant: str, deadline: float, seconds: int, *, beside: bool, again: bool
-    ) -> Live:
+    async def _admitted(self, ask: _Ask) -> Live:
+        while ask.batch is not None:
+            await self._may_run(ask, ask.batch)
+            try:
+                return await self._bound(ask)
+            except _SentBackError:
+                continue
+        return await self._bound(ask)
+
+    async def _may_run(self, ask: _Ask, batch: BatchWork) -> None:
+        """Wait until batch work may run; raises MemoryBusy or RequestTimeout."""
+        held_until = self._held_until()
+        if not await batch.may_run(min(held_until, ask.deadline)):
+            raise held_in_vain(self._model) if held_until < ask.deadline else too_long(ask.seconds)
+
+    async def _bound(self, ask: _Ask) -> Live:
         if self._current is None and self._refusal is not None:
             raise self._refusal()
-        live = self._current if beside or self._waiting else self._next()
-        if live is not None and (beside or not self._waiting) and not self._held_back:
-            self._note_arrival(tenant)
-            self._bind(live, tenant)
+        live = self._current if ask.beside or self._waiting else self._next()
+        if live is not None and (ask.beside or not self._waiting) and not self._held_back:
+            self._note_arrival(ask.tenant)
+            self._bind(live, ask.tenant)
             return live
         if self._current is None:
             self.on_miss()
-        if not again:
-            self._check_room(tenant)
+        if not ask.again:
+            self._check_room(ask.tenant)
         turn: asyncio.Future[Live] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(tenant, turn)
-        self._note_arrival(tenant)
-        self._waiting.insert(0 if again else len(self._waiting), waiter)
+        waiter = _Waiter(ask.tenant, turn)
+        self._note_arrival(ask.tenant)
+        self._waiting.insert(0 if ask.again else len(self._waiting), waiter)
         self._on_change()
         try:
-            return await self._wait(turn, deadline, seconds)
+            with _sent_back(ask.batch, turn):
+                return await self._wait(turn, ask.deadline, ask.seconds)
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._leave(turn.result(), tenant)
+                self._leave(turn.result(), ask.tenant)
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
                 self._on_change()
@@ -198,10 +244,16 @@ class Admission:
         if not last.turn.done():
             last.turn.set_exception(full)
 
-    async def _wait(self, waiter: asyncio.Future[Live], deadline: float, seconds: int) -> Live:
+    @property
+    def _hold_seconds(self) -> int:
         hold = self.limits.hold_seconds
-        hold = HOLD_SECONDS if hold is None else hold
-        held_until = asyncio.get_running_loop().time() + hold
+        return HOLD_SECONDS if hold is None else hold
+
+    def _held_until(self) -> float:
+        return asyncio.get_running_loop().time() + self._hold_seconds
+
+    async def _wait(self, waiter: asyncio.Future[Live], deadline: float, seconds: int) -> Live:
+        hold, held_until = self._hold_seconds, self._held_until()
         if await _within(waiter, min(held_until, deadline)):
             return waiter.result()
         if deadline <= held_until:
@@ -269,6 +321,23 @@ class Admission:
             del self._holding[tenant]
         self._on_change()
         self._pump()
+
+
+def _told(batch: BatchWork | None, make_way: asyncio.Event | None) -> AbstractContextManager[None]:
+    """Set an event once batch work has to make way."""
+    if batch is None or make_way is None:
+        return nullcontext()
+    return batch.interruptible(make_way.set)
+
+
+def _sent_back(batch: BatchWork | None, turn: asyncio.Future[Live]) -> AbstractContextManager[None]:
+    """Have whoever waits for a turn leave the queue once batch work has to make way."""
+
+    def send_back() -> None:
+        if not turn.done():
+            turn.set_exception(_SentBackError())
+
+    return nullcontext() if batch is None else batch.interruptible(send_back)
 
 
 async def _within(waiter: asyncio.Future[Live], deadline: float) -> bool:

@@ -39,6 +39,7 @@ class BoundLease:
         *,
         no_adapter: NoAdapter,
         embeddings: SharedEmbeddings,
+        make_way: asyncio.Event | None = None,
     ) -> None:
         self.model = model
         self._no_adapter = no_adapter
@@ -46,6 +47,7 @@ class BoundLease:
         self.revision = live.generation.revision
         self.loaded = live.loaded
         self.deadline = deadline
+        self.make_way = make_way
         self._live = live
         self._seconds = seconds
 

@@ -46,6 +46,21 @@ class ModelMetrics:
             "ullage_leases", "Requests that hold a generation.", ["model"], registry=registry
         )
         self.engines = EngineMetrics(registry)
+        self.batch_paused = Gauge(
+            "ullage_batch_paused",
+            "1 while memory is critical, and batch work makes way.",
+            registry=registry,
+        )
+        self.batch_waiting = Gauge(
+            "ullage_batch_requests_waiting",
+            "Requests of batch work that wait until memory is not critical any more.",
+            registry=registry,
+        )
+        self.batch_preemptions = Counter(
+            "ullage_batch_preemptions",
+            "Requests of batch work that were broken off to be computed anew later.",
+            registry=registry,
+        )
 
         self.evictions = Counter(
             "ullage_evictions", "Models that left memory.", ["model", "rule"], registry=registry

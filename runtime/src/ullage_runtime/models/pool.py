@@ -22,12 +22,14 @@ from ullage_runtime.governor.detection import detected_devices
 from ullage_runtime.governor.devices import Device
 from ullage_runtime.governor.policy import MemoryOverrides, memory_policy
 from ullage_runtime.governor.service import Governor
+from ullage_runtime.models.batch_work import BatchWork
 from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.clock import Clock, SystemClock
 from ullage_runtime.models.journal import Journal, MemoryJournal
 from ullage_runtime.models.loading import Loader
 from ullage_runtime.models.metrics import ModelMetrics
-from ullage_runtime.models.ports import MOVING, InUse, Lease, ModelSourcePort
+from ullage_runtime.models.ports import InUse, Lease, ModelSourcePort
+from ullage_runtime.models.reporting import shown
 from ullage_runtime.models.room import Room
 from ullage_runtime.models.served import ServedModel
 from ullage_runtime.models.spare import SETTLE_SECONDS, KindOf, SpareEngine
@@ -96,6 +98,7 @@ class ModelPool:
         )
         metrics = ModelMetrics(self.registry)
         decisions = Decisions()
+        self._batch = BatchWork(metrics)
         self._spare = SpareEngine(engines, kind_of, self._governor, self._clock)
         self._warm = WarmTier(self._governor, self._clock)
         room = Room(self._governor, self._clock, decisions, metrics, self._spare, self._warm)
@@ -242,6 +245,7 @@ class ModelPool:
         tenant: str = "",
         beside: bool = False,
         until: float | None = None,
+        background: bool = False,
     ) -> AbstractAsyncContextManager[Lease]:
         """Bind the model's current generation, waiting in its bounded queue if need be.
 
@@ -253,7 +257,8 @@ class ModelPool:
         served = self._served.get(model.name)
         if served is None:
             raise ModelNotFound(f"there is no model {model.name!r} here any more", param="model")
-        return served.admission.lease(tenant, beside=beside, until=until)
+        batch = self._batch if background or served.desired.residency.is_batch else None
+        return served.admission.lease(tenant, beside=beside, until=until, batch=batch)
 
     def cards(self) -> Sequence[ModelCard]:
         """Return every model of the pool, sorted by name."""
@@ -314,7 +319,7 @@ class ModelPool:
         desired = self._desired.sequence if self._desired is not None else 0
         # No model's name is empty; that part is the pod itself.
         parts: dict[str, object] = {"": (desired, self._governor.levels, self.retrieval())}
-        if self._changes.note(parts | {name: _shown(one) for name, one in self._served.items()}):
+        if self._changes.note(parts | {n: shown(one.report()) for n, one in self._served.items()}):
             self._wake_readers()
 
     def _wake_readers(self) -> None:
@@ -341,6 +346,7 @@ class ModelPool:
             level = self._governor.level
             self._around.caches.fit(level)
             if level is not None:
+                self._batch.follow(level)
                 threshold = self._memory.idle_threshold
                 default = self._governor.idle_threshold
                 self._around.room.relieve(level, default if threshold is None else threshold)
@@ -359,6 +365,7 @@ class ModelPool:
         """Stop accepting, let leases end within the limit, unload everything; idempotent."""
         self._closing = True
         self._wake_readers()
+        self._batch.go_on()
         for sampler in self._samplers:
             sampler.cancel()
         await asyncio.gather(*self._samplers, return_exceptions=True)
@@ -390,12 +397,3 @@ def _names(models: Sequence[DesiredModel]) -> dict[str, str]:
     """Return the model of every name; a model's own name wins over another one's alias."""
     names = {alias: model.name for model in reversed(models) for alias in model.aliases}
     return names | {model.name: model.name for model in models}
-
-
-def _shown(served: ServedModel) -> object:
-    """Return what a status shows of a model: its report without what moves all the time."""
-    report = served.report()
-    moving: dict[str, object] = dict.fromkeys(MOVING, 0)
-    if report.swap is not None:
-        moving["swap"] = report.swap.model_copy(update={"arms": ()})
-    return report.model_copy(update=moving)

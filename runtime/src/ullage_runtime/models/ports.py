@@ -1,5 +1,6 @@
 """What the HTTP layer and the command line need of the models, and the models of their sources."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class Lease(Protocol):
     """What the engine says of the generation."""
     deadline: float
     """When the request's time is over, on the event loop's clock."""
+    make_way: asyncio.Event | None
+    """Set once work of which nothing was told is to be broken off; None for what never is."""
 
     def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Generate on the leased generation; see `Engine.generate`."""
@@ -145,6 +148,7 @@ class Models(Protocol):
         tenant: str = "",
         beside: bool = False,
         until: float | None = None,
+        background: bool = False,
     ) -> AbstractAsyncContextManager[Lease]:
         """Bind the model's current generation, waiting in its bounded queue if need be.
 
@@ -155,6 +159,9 @@ class Models(Protocol):
 
         `until` is the deadline of a request that comes again, because the engine died that had it:
         it goes before those who wait, however many they are.
+
+        What nobody waits for is in the `background`: while memory is critical it waits, and is
+        asked to make way; so are all requests of a model whose priority is `Batch`.
 
         Raises Overloaded, ModelLoading, ModelSuspended, ModelUnavailable, InsufficientMemory.
         """

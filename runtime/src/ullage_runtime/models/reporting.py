@@ -7,6 +7,7 @@ from ullage_runtime.models.admission import Admission
 from ullage_runtime.models.failures import Failures
 from ullage_runtime.models.generations import Generations
 from ullage_runtime.models.live import Live
+from ullage_runtime.models.ports import MOVING
 from ullage_runtime.models.progress import Shown
 from ullage_runtime.models.stay import Stay
 from ullage_runtime.models.steps import Steps
@@ -59,6 +60,14 @@ def reported(
         requests_waiting=admission.waiting,
         generated_tokens=generated_tokens,
     )
+
+
+def shown(report: ReportedModel) -> ReportedModel:
+    """Return what a status shows of a model: its report without what moves all the time."""
+    moving: dict[str, object] = dict.fromkeys(MOVING, 0)
+    if report.swap is not None:
+        moving["swap"] = report.swap.model_copy(update={"arms": ()})
+    return report.model_copy(update=moving)
 
 
 def _transition(

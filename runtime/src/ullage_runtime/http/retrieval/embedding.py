@@ -9,9 +9,10 @@ from typing import Final
 
 from ullage_api.kinds.model_deployment import Task
 from ullage_api.wire.pool_desired import DesiredModel
-from ullage_runtime.core.pooled import EmbedRequest, Output, Role, Said, SparseVector
+from ullage_runtime.core.pooled import EmbedRequest, Output, PooledAnswer, Role, Said, SparseVector
 from ullage_runtime.core.tokens import TokenizeRequest
 from ullage_runtime.core.vectors import floats
+from ullage_runtime.http.replacement import under_lease
 from ullage_runtime.http.tasks import check_task
 from ullage_runtime.models.ports import Lease, Models
 from ullage_runtime.retrieval.embedding import Embedded, Space, Vectors
@@ -56,21 +57,30 @@ class PoolEmbedder:
         at_once = TOKENS_AT_ONCE if Output.COLBERT in further else AT_ONCE
         space: Space | None = None
         for first in range(0, max(len(texts), 1), at_once):
-            async with self._turn(urgent=urgent), self._models.lease(found, tenant=tenant) as lease:
-                work = EmbedRequest(
-                    request_id=uuid.uuid4().hex,
-                    inputs=tuple(texts[first : first + at_once]),
-                    # A question may lose its end; what is to be found must not.
-                    truncate=role is Role.QUERY,
-                    outputs=(Output.DENSE, *further),
-                    tenant=tenant,
-                )
-                answer = await lease.embed(work, role)
-                vectors += map(_vectors, answer.said)
-                space = _space(model, lease)
+            work = EmbedRequest(
+                request_id=uuid.uuid4().hex,
+                inputs=tuple(texts[first : first + at_once]),
+                # A question may lose its end; what is to be found must not.
+                truncate=role is Role.QUERY,
+                outputs=(Output.DENSE, *further),
+                tenant=tenant,
+            )
+            answer, space = await self._answered(found, work, role, urgent=urgent)
+            vectors += map(_vectors, answer.said)
         if space is None:
             raise RuntimeError("nothing was embedded")
         return Embedded(tuple(vectors), space)
+
+    async def _answered(
+        self, model: DesiredModel, request: EmbedRequest, role: Role, *, urgent: bool
+    ) -> tuple[PooledAnswer, Space]:
+        async def work(lease: Lease) -> tuple[PooledAnswer, Space]:
+            return await lease.embed(request, role), _space(model.name, lease)
+
+        async with self._turn(urgent=urgent):
+            return await under_lease(
+                self._models, model, work, tenant=request.tenant, background=not urgent
+            )
 
     async def lengths(self, model: str, texts: Sequence[str]) -> list[int]:
         """Return how many of the model's tokens each text has."""

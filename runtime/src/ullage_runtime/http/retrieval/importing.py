@@ -54,7 +54,7 @@ async def imported(
         async for first, rows in batches:
             points = [_point(number, row) for number, row in enumerate(rows, first)]
             written = UpsertBody(points=points)
-            last = await upserted(collection, written, wait=False, tenant=tenant)
+            last = await upserted(collection, written, wait=False, tenant=tenant, urgent=False)
             count += len(points)
             with told(collection.name):
                 await collection.changes.wait(last.version - BEHIND, WAIT_SECONDS)

@@ -45,15 +45,15 @@ OPERATION_WAIT_SECONDS: Final = 60.0
 
 
 async def upserted(
-    collection: Collection, body: UpsertBody, *, wait: bool, tenant: str
+    collection: Collection, body: UpsertBody, *, wait: bool, tenant: str, urgent: bool = True
 ) -> ChangeObject:
-    """Write points."""
+    """Write points; those that are not urgent let whoever searches go first."""
     points = [each.point(i, collection.layout) for i, each in enumerate(body.points)]
     ids = [point.id for point in points]
     if len(set(ids)) < len(ids):
         twice = next(each for each in ids if ids.count(each) > 1)
         raise InvalidRequest(f"points has id {twice!r} more than once", param="points")
-    return _change(await collection.upsert(points, wait=wait, tenant=tenant))
+    return _change(await collection.upsert(points, wait=wait, tenant=tenant, urgent=urgent))
 
 
 async def one_point(collection: Collection, point_id: str) -> PointObject:
