@@ -1,8 +1,9 @@
 """An API server in memory, as far as the controller's port goes: uids, versions, conflicts."""
 
+import asyncio
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ullage_api.wire.pool_desired import PoolDesired
@@ -56,12 +57,14 @@ class FakeKube:
 
     async def create(self, manifest: Manifest) -> RawObject:
         self.before("create", manifest)
+        await asyncio.sleep(0)  # as a real one, it lets others go on
         if self._place(manifest) in self.objects:
             raise NameTakenError("AlreadyExists")
         return self._store("create", copy.deepcopy(dict(manifest)))
 
     async def apply(self, manifest: Manifest) -> RawObject:
         self.before("apply", manifest)
+        await asyncio.sleep(0)
         found = self.objects.get(self._place(manifest))
         metadata = manifest["metadata"]
         if metadata.get("uid") and (found is None or found["metadata"]["uid"] != metadata["uid"]):
@@ -107,6 +110,7 @@ class FakeReports:
         self.followed: dict[Key, list[PodEndpoint]] = {}
         self.views: dict[Key, tuple[ReportView, ...]] = {}
         self.pushed: list[tuple[tuple[str, ...], PoolDesired]] = []
+        self.on_push: Callable[[], Awaitable[None]] | None = None
 
     def follow(self, pool: Key, endpoints: Sequence[PodEndpoint], token: str) -> None:
         self.followed[pool] = list(endpoints)
@@ -119,6 +123,8 @@ class FakeReports:
 
     async def push(self, pool: Key, pods: Sequence[str], document: PoolDesired) -> None:
         self.pushed.append((tuple(pods), document))
+        if self.on_push is not None:
+            await self.on_push()
 
 
 class FakeProfiles:

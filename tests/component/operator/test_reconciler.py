@@ -211,6 +211,23 @@ def test_a_foreign_object_of_the_pool_is_told_to_every_member() -> None:
     played(story)
 
 
+def test_beside_a_foreign_document_nothing_is_made_that_would_mount_it() -> None:
+    async def story(stage: Stage) -> None:
+        foreign = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "ullage-default", "namespace": "team-a"},
+        }
+        stage.kube.put(foreign)
+        stage.add(model("one"))
+        await stage.runs()
+        assert stage.ready("one") == ("False", "NameTaken")
+        assert stage.kube.names("StatefulSet") == []
+        assert stage.reports.pushed == []
+
+    played(story)
+
+
 def test_what_the_server_refuses_is_told_and_the_rest_is_done() -> None:
     def refuse(verb: str, manifest: Any) -> None:
         if manifest["kind"] == "NetworkPolicy":
@@ -336,6 +353,57 @@ def test_a_pod_that_lags_is_sent_the_document() -> None:
         assert len(stage.reports.pushed) == 1
         await stage.runs(5)
         assert len(stage.reports.pushed) > 1, "it did not acknowledge, so it is sent again"
+
+    played(story)
+
+
+def test_pods_are_told_as_soon_as_the_document_is_written_and_hold_up_nothing() -> None:
+    async def story(stage: Stage) -> None:
+        stage.add(model("chat"))
+        stage.kube.put(pod(0))
+        stage.reports.views[POOL] = (heard(report(ordinal=0)),)
+        await stage.runs()
+        earlier, told, answers = len(stage.kube.writes), asyncio.Event(), asyncio.Event()
+        written: list[tuple[str, str]] = []
+
+        async def is_slow() -> None:
+            written.extend(stage.kube.writes[earlier:])
+            told.set()
+            await answers.wait()
+
+        stage.reports.on_push = is_slow
+        # Another owner: every object of the pool is written.
+        stage.add(model("second"))
+        await stage.runs(1)
+        assert told.is_set()
+        kinds = [what.split()[0] for _, what in written]
+        assert "ConfigMap" in kinds
+        assert not {"Service", "StatefulSet", "NetworkPolicy", "ServiceAccount"} & set(kinds)
+        later = [what.split()[0] for _, what in stage.kube.writes[earlier:]]
+        assert "StatefulSet" in later, "a pod that does not answer holds up nothing"
+        answers.set()
+        await stage.runs()
+
+    played(story)
+
+
+def test_a_document_that_could_not_be_written_is_told_to_nobody() -> None:
+    async def story(stage: Stage) -> None:
+        stage.add(model("chat"))
+        stage.kube.put(pod(0))
+        stage.reports.views[POOL] = (heard(report(ordinal=0)),)
+        await stage.runs()
+        pushed = len(stage.reports.pushed)
+
+        def refuse(verb: str, manifest: Any) -> None:
+            if manifest["kind"] == "ConfigMap":
+                raise RefusedError("403 exceeded quota")
+
+        stage.kube.before = refuse
+        stage.add(model("second"))
+        await stage.runs(1)
+        for _, document in stage.reports.pushed[pushed:]:
+            assert "second" not in {m.name for m in document.models}
 
     played(story)
 

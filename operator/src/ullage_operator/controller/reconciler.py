@@ -7,7 +7,7 @@ Service. Both look afresh each time; nothing that is decided here rests on an ev
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -40,7 +40,7 @@ from ullage_operator.reconcile.observed import (
     ReindexObserved,
     profile_in_effect,
 )
-from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
+from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Push, Verb
 from ullage_operator.reconcile.pool import (
     alias_losers,
     decide_pool,
@@ -120,19 +120,29 @@ class Reconciler:
             self.queue.drop(key)
             return
         plan = decide_pool(observed)
-        plan = await self._apply_pool(key, plan)
-        memory = self._pools.setdefault(key, PoolMemory())
-        self._announce(key, observed, facts_of(observed, plan), memory)
-        if plan.push is not None:
-            await self.reports.push(key, plan.push.pods, plan.push.document)
+        await self._delete(key, plan)
+        plan = await self._apply_pool(key, plan, plan.around_push[0])
+        pushing = asyncio.create_task(self._push(key, plan.push))
+        try:
+            plan = await self._apply_pool(key, plan, plan.around_push[1])
+            memory = self._pools.setdefault(key, PoolMemory())
+            self._announce(key, observed, facts_of(observed, plan), memory)
+        except asyncio.CancelledError:
+            pushing.cancel()
+            raise
+        finally:
+            await pushing
         if plan.requeue_after is not None:
             self.queue.add_after(key, plan.requeue_after)
         self.queue.add_after(key, self.spread(*RESYNC_SECONDS))
 
-    async def _apply_pool(self, key: Key, plan: Plan) -> Plan:
-        """Apply a pool's plan; what users must know of its failure becomes the plan's note."""
-        await self._delete(key, plan)
-        for write in plan.applies:
+    async def _push(self, key: Key, push: Push | None) -> None:
+        if push is not None:
+            await self.reports.push(key, push.pods, push.document)
+
+    async def _apply_pool(self, key: Key, plan: Plan, writes: Sequence[Apply]) -> Plan:
+        """Write some of a pool's plan; what users must know of a failure becomes its note."""
+        for write in writes:
             try:
                 await self._write(key, write)
             except NameTakenError:

@@ -85,6 +85,16 @@ class Plan:
     why: tuple[str, ...] = ()
 
     @property
+    def around_push(self) -> tuple[tuple[Apply, ...], tuple[Apply, ...]]:
+        """What is written before pods are told of the document, and what they need not wait for.
+
+        A document that they are told must be the mounted one, which a restarted pod begins with.
+        """
+        places = [i for i, a in enumerate(self.applies) if a.manifest["kind"] == "ConfigMap"]
+        after = max(places, default=-1) + 1
+        return self.applies[:after], self.applies[after:]
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write anywhere."""
         return not (self.applies or self.deletes or self.push or self.status or self.events)

@@ -237,8 +237,9 @@ def _manifests(
     namespace, pool = observed.namespace, observed.pool
     workers = [worker_policy(namespace, pool, owners)] if has_collections else []
     return [
-        service_account(namespace, pool, owners),
+        # First, as pods are told of the document once it is written, and of nothing else.
         config_map(document, profile, secret, owners),
+        service_account(namespace, pool, owners),
         headless_service(namespace, pool, owners),
         client_service(namespace, pool, owners),
         network_policy(namespace, pool, observed.config, owners),
@@ -353,8 +354,11 @@ def _stale(observed: PoolObserved, manifests: Sequence[Manifest]) -> tuple[Delet
 
 
 def with_conflict(plan: Plan, taken: str) -> Plan:
-    """Return the plan's note after the API server said that a name belongs to somebody else."""
+    """Return what is left of a plan once the API server said that a name belongs to somebody else.
+
+    Nothing more is written: what follows may rest on the object.
+    """
     message = f"{taken} exists and was not made by Ullage; rename or remove it"
     note = PoolNote(Reason.NAME_TAKEN, message)
     # What could not be kept in the ConfigMap is not told to pods either.
-    return replace(plan, note=note, push=None, document=None, requeue_after=30.0)
+    return replace(plan, applies=(), note=note, push=None, document=None, requeue_after=30.0)
