@@ -113,7 +113,7 @@ def test_the_good_model_serves_while_bad_ones_come_and_go(ready: Team) -> None:
         ready.wait_condition("giant", "Ready", "False", "WillNeverFit")
         ready.kubectl("delete", "mdep", "wrong", "giant", "gone", "--timeout=60s")
         traffic.wait_for(8)
-    assert traffic.window().failures == []
+    traffic.window().require()
     assert ready.condition("guide", "Ready")["status"] == "True"
     (pod,) = ready.pods()
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 0

@@ -108,8 +108,7 @@ def test_a_canary_goes_from_share_to_share_and_from_pod_to_pod(team: Team) -> No
     ]
     assert in_order(story, notes(team)), notes(team)
     whole = traffic.window()
-    assert whole.failures == []
-    assert whole.mixed([OLD, NEW]) == []
+    whole.require(texts=[OLD, NEW])
     assert all(NEW in o.text for o in traffic.window("over").whole)
 
     team.apply(guide("file:guide-v1.gguf", **BAD))

@@ -72,8 +72,8 @@ def test_three_models_take_turns_in_memory_for_two_and_all_are_answered(team: Te
         team.wait("models come and go", all_was_seen, timeout=120, show=lambda: seen[-1])
     windows = {t.model: t.window() for t in traffics}
     print("memory pressure:", json.dumps({name: w.summary() for name, w in windows.items()}))
-    for name, window in windows.items():
-        assert window.failures == [], name
+    for window in windows.values():
+        window.require()
         assert len(window.started) >= SECONDS - 1
 
     for table in seen:
@@ -92,6 +92,9 @@ def test_three_models_take_turns_in_memory_for_two_and_all_are_answered(team: Te
         timeout=120,
         show=lambda: rows(team),
     )
+
+    for name in NAMES:
+        assert float(team.status(name)["performance"]["loadSeconds"]) > 0
 
     explained = evictions(team)
     for_others = [note for note in explained if "left memory for model" in note]
