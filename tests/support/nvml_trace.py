@@ -4,12 +4,21 @@ A trace is what `record` writes on a machine with GPUs: for each moment, what ea
 """
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pynvml
+
+from tests.support.fake_models import FakeSource, VirtualClock
+from ullage_runtime.governor.nvml import gpus
+from ullage_runtime.models.pool import ModelPool
+
+TWO_H100 = Path(__file__).parent / "traces" / "two_h100.json"
+"""A whole GPU, and one that is cut into two slices."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +94,19 @@ class NvmlTrace:
         if isinstance(answer, dict) and "error" in answer:
             raise pynvml.NVMLError(answer["error"])
         return answer
+
+
+@asynccontextmanager
+async def gpu_pool(trace: NvmlTrace, *, moment: int) -> AsyncIterator[ModelPool]:
+    """Yield a pool without models over a trace's devices, as they were read at a moment."""
+    devices = list(gpus(trace))
+    trace.moment = moment
+    async with ModelPool(
+        source=FakeSource(),
+        pod_name="ullage-default-0",
+        ordinal=0,
+        version="0",
+        devices=devices,
+        clock=VirtualClock(),
+    ) as pool:
+        yield pool

@@ -11,6 +11,7 @@ from textual.widgets import DataTable, Static
 from typer.testing import CliRunner
 
 from tests.support.fake_models import MIB, World, until, wanted
+from tests.support.nvml_trace import TWO_H100, NvmlTrace, gpu_pool
 from tests.support.processes import ULLAGE, environment, free_port
 from tests.support.runtimes import eventually, served, settings_for
 from tests.support.terminal import on_terminal
@@ -78,6 +79,17 @@ async def test_it_shows_devices_models_and_decisions_as_they_change(
         shown = await see(pilot, "gamma", "huge got no memory NeverFits 2.0 GiB")
         assert "beta" not in shown
         await see(pilot, "WillNeverFit")
+
+
+async def test_every_gpu_and_slice_of_a_pod_has_its_line(tmp_path: pathlib.Path) -> None:
+    async with (
+        gpu_pool(NvmlTrace(TWO_H100), moment=1) as pool,
+        served(tmp_path, pool) as (runtime, _),
+        TopApp(runtime.url, None).run_test(size=SIZES[0]) as pilot,
+    ):
+        shown = await see(pilot, "gpu0", "gpu1.mig0", "gpu1.mig3")
+        (sliced,) = (line for line in shown.splitlines() if "gpu1.mig0" in line)
+        assert "Critical" in sliced
 
 
 async def test_the_chosen_model_says_why_it_is_as_it_is(runtime: Runtime, world: World) -> None:

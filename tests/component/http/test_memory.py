@@ -8,22 +8,18 @@ import pytest
 
 from tests.support.fake_models import (
     MIB,
-    FakeSource,
-    VirtualClock,
     World,
     answer,
     until,
     wanted,
 )
-from tests.support.nvml_trace import NvmlTrace
+from tests.support.nvml_trace import TWO_H100, NvmlTrace, gpu_pool
 from tests.support.runtimes import eventually, served
 from ullage_api.conditions import Reason
 from ullage_runtime.core.domain import Footprint
 from ullage_runtime.governor.nvml import gpus
 from ullage_runtime.http.auth import entry_line
 from ullage_runtime.models.pool import ModelPool
-
-TRACE = pathlib.Path(__file__).parents[2] / "support" / "traces" / "two_h100.json"
 
 
 @pytest.fixture
@@ -110,21 +106,28 @@ async def test_metrics_have_level_throttling_and_bytes(client: httpx.AsyncClient
     )
 
 
+async def test_every_gpu_and_slice_of_a_pod_is_told_with_its_own_numbers(
+    tmp_path: pathlib.Path,
+) -> None:
+    trace = NvmlTrace(TWO_H100)
+    async with gpu_pool(trace, moment=1) as pool, served(tmp_path, pool) as (_, client):
+        devices = (await client.get("/memory/stats")).json()["devices"]
+        assert [d["id"] for d in devices] == ["gpu0", "gpu1.mig0", "gpu1.mig3"]
+        assert [d["name"] for d in devices] == [d.name for d in gpus(trace)]
+        for device, real in zip(devices, gpus(trace), strict=True):
+            now = await real.read()
+            assert (device["total"], device["used"]) == (now.total, now.used)
+            assert device["budget"] == pytest.approx(0.9 * now.total)
+        assert devices[1]["level"] == "Critical"
+        lines = (await client.get("/metrics")).text.splitlines()
+        for device in devices:
+            level = 'ullage_device_level{{device="{id}",level="{level}"}} 1.0'
+            assert level.format_map(device) in lines
+
+
 async def test_heat_and_power_of_gpus_are_told_by_name_and_end(tmp_path: pathlib.Path) -> None:
-    trace = NvmlTrace(TRACE)
-    devices = list(gpus(trace))
-    trace.moment = 2
-    async with (
-        ModelPool(
-            source=FakeSource(),
-            pod_name="ullage-default-0",
-            ordinal=0,
-            version="0",
-            devices=devices,
-            clock=VirtualClock(),
-        ) as pool,
-        served(tmp_path, pool) as (_, client),
-    ):
+    trace = NvmlTrace(TWO_H100)
+    async with gpu_pool(trace, moment=2) as pool, served(tmp_path, pool) as (_, client):
         stats = (await client.get("/memory/stats")).json()
         assert {d["id"]: d["throttling"] for d in stats["devices"]} == {
             "gpu0": ["thermal", "power_cap"],

@@ -178,3 +178,16 @@ def test_pauses_grow_to_a_bound() -> None:
     assert all(
         LONGEST_PAUSE * 0.75 <= pause_before(attempt) <= LONGEST_PAUSE for attempt in (6, 20, 500)
     )
+
+
+@pytest.mark.parametrize(("count", "lines", "more"), [(9, 9, None), (10, 10, None), (58, 10, 49)])
+def test_more_devices_than_there_are_lines_for_are_counted(
+    count: int, lines: int, more: int | None
+) -> None:
+    picture = Picture()
+    picture.take(message(devices=[device(id=f"gpu{number}") for number in range(count)]), 0)
+    shown = drawn(devices_table(picture, 80), 80).splitlines()
+    assert len(shown) == lines
+    assert shown[0].startswith("gpu0 ")
+    if more is not None:
+        assert shown[-1].startswith(f"{more} more devices")

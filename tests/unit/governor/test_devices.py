@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nvml_trace import NvmlTrace
+from tests.support.nvml_trace import TWO_H100, NvmlTrace
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.wire.pod_report import DeviceKind
 from ullage_runtime.core.domain import Footprint
@@ -22,12 +22,11 @@ from ullage_runtime.governor.service import Governor
 
 GIB = 1 << 30
 MIB = 1 << 20
-TRACE = Path(__file__).parents[2] / "support" / "traces" / "two_h100.json"
 
 
 @pytest.fixture
 def trace() -> NvmlTrace:
-    trace = NvmlTrace(TRACE)
+    trace = NvmlTrace(TWO_H100)
     trace.pids[4242] = os.getpid()
     return trace
 

@@ -31,7 +31,7 @@ class TopApp(App[CliError | None]):
     Screen { background: $background; }
     Static { padding: 0 1; }
     #head { height: 1; background: $panel; }
-    #devices { height: auto; max-height: 8; padding: 1 1; }
+    #devices { height: auto; max-height: 12; padding: 1 1; }
     #models { height: 1fr; min-height: 4; }
     #detail { height: auto; max-height: 3; color: $text-muted; }
     #title { height: 1; text-style: bold; }

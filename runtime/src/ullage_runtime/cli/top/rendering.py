@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +13,8 @@ from ullage_runtime.core.sizes import human_bytes
 WIDE: Final = 110
 """Columns from which more is shown."""
 BAR: Final = 24
+DEVICES: Final = 10
+"""Lines that devices may take: a machine may have eight GPUs, or dozens of slices."""
 
 LEVELS: Final = {"Low": "green", "Moderate": "cyan", "High": "yellow", "Critical": "bold red"}
 _STATES: Final = {"Resident": "green", "Warm": "yellow", "Loading": "cyan", "Unloading": "cyan"}
@@ -24,9 +26,14 @@ def level_text(level: str | None) -> Text:
 
 
 def devices_table(picture: Picture, width: int) -> RenderableType:
-    """Return a line for each device: a bar of what is used, the ledger, the budget."""
+    """Return a line for each device: a bar of what is used, the ledger, the budget.
+
+    Of more than there are lines for, the last line says how many are not shown.
+    """
     table = Table.grid(padding=(0, 2, 0, 0))
-    for device in picture.devices.values():
+    devices = list(picture.devices.values())
+    shown = devices if len(devices) <= DEVICES else devices[: DEVICES - 1]
+    for device in shown:
         words: list[RenderableType] = [
             Text(device["id"], style="bold"),
             _bar(device, BAR if width >= WIDE else BAR // 2),
@@ -38,7 +45,10 @@ def devices_table(picture: Picture, width: int) -> RenderableType:
             words.append(Text(device["name"], style="dim"))
         words.append(_strain(device))
         table.add_row(*words)
-    return table
+    if len(shown) == len(devices):
+        return table
+    more = f"{len(devices) - len(shown)} more devices: see /memory/stats"
+    return Group(table, Text(more, style="dim"))
 
 
 def _bar(device: Entry, width: int) -> Text:
