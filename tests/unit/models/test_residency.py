@@ -14,7 +14,7 @@ from ullage_api.wire.pod_report import ReportedModel
 from ullage_api.wire.pool_desired import DesiredModel
 from ullage_runtime.core.decisions import Rule
 from ullage_runtime.core.domain import Footprint, GenerateRequest, Sampling
-from ullage_runtime.core.errors import InsufficientMemory, MemoryBusy, Overloaded
+from ullage_runtime.core.errors import InsufficientMemory, LoadError, MemoryBusy, Overloaded
 from ullage_runtime.models.pool import ModelPool
 
 PINNED = ResidencySettings(policy=ResidencyPolicy.PINNED)
@@ -305,6 +305,30 @@ def test_a_model_waits_for_a_neighbour_to_leave_and_then_loads() -> None:
             await asyncio.sleep(30)
             assert loaded(world) == []
             world.device.used = 50 * MIB
+            await until(pool, lambda m: m.reason is Reason.SERVING, "a")
+            assert pool.report().devices[0].ledger_bytes == 100 * MIB
+
+    in_virtual_time(scenario())
+
+
+def test_a_neighbour_that_comes_between_estimate_and_load_is_waited_for() -> None:
+    async def scenario() -> None:
+        world = small_world(2)
+        world.device.own = 0
+        world.engines.load_seconds = 4
+        no_memory = LoadError(Reason.LOAD_FAILED, "the device has no memory", final=False)
+        world.engines.load_errors["file:a"] = [no_memory]
+        async with world.pool() as pool:
+            await pool.apply(world.document(model("a")))
+            await until(pool, lambda m: m.residency is Residency.LOADING, "a")
+            # What was promised is there no more when the engine asks the device for it.
+            world.device.used = 200 * MIB
+            await until(pool, lambda m: m.reason is Reason.LOAD_FAILED, "a")
+            assert pool.report().devices[0].ledger_bytes == 0
+            waiting = await until(pool, lambda m: m.reason is Reason.WAITING_FOR_MEMORY, "a")
+            assert not waiting.final
+            assert "neighbours" in waiting.message
+            world.device.used = 0
             await until(pool, lambda m: m.reason is Reason.SERVING, "a")
             assert pool.report().devices[0].ledger_bytes == 100 * MIB
 
