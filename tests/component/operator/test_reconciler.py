@@ -378,7 +378,7 @@ def test_pods_are_told_as_soon_as_the_document_is_written_and_hold_up_nothing() 
         assert told.is_set()
         kinds = [what.split()[0] for _, what in written]
         assert "ConfigMap" in kinds
-        assert not {"Service", "StatefulSet", "NetworkPolicy", "ServiceAccount"} & set(kinds)
+        assert not {"StatefulSet", "NetworkPolicy", "ServiceAccount"} & set(kinds)
         later = [what.split()[0] for _, what in stage.kube.writes[earlier:]]
         assert "StatefulSet" in later, "a pod that does not answer holds up nothing"
         answers.set()

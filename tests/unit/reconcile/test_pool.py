@@ -40,8 +40,8 @@ def test_the_first_member_brings_the_whole_pool_about_in_the_order_it_is_needed(
     kinds = [a.manifest["kind"] for a in plan.applies]
     assert kinds == [
         "Secret",
-        "ServiceAccount",
         "ConfigMap",
+        "ServiceAccount",
         "Service",
         "Service",
         "NetworkPolicy",
