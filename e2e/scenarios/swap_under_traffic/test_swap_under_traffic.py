@@ -91,8 +91,8 @@ def test_a_swap_under_fifty_streams_fails_and_mixes_none(team: Team) -> None:
     assert whole.most_at_once >= STREAMS
     # Each answer is wholly one version's: a splice would be a third text.
     assert all((OLD in text) != (NEW in text) for text in whole.answers), whole.answers
-    for window, text in (("after", NEW), ("at last", OLD)):
-        assert all(text in o.text for o in windows[window].whole if not o.failed)
+    for name, text in (("after", NEW), ("at last", OLD)):
+        assert all(text in o.text for o in windows[name].whole if not o.failed)
     assert team.condition("guide", "Ready")["status"] == "True"
 
     assert (beside["strategy"], in_place["strategy"]) == ("LoadThenDrain", "DrainThenLoad")
