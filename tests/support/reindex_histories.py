@@ -51,6 +51,13 @@ DIMENSIONS = {"old": 8, "new": 12}
 IDS = 6
 MOST_CRASHES = 6
 PATIENCE = 120.0
+UNCOPIED = (
+    Phase.PENDING,
+    Phase.QUEUED,
+    Phase.PREPARING,
+    Phase.DUAL_WRITING,
+    Phase.COPYING,
+)
 FATEFUL = frozenset(
     {"create", "drop", "write", "copy", "scroll", "retrieve", "alter", "point_alias"}
 )
@@ -198,7 +205,7 @@ class Process:
         self.app.state.services = SimpleNamespace(reindexes=self.reindexes)
         self.app.include_router(router)
         install_error_handlers(self.app)
-        self._worker = asyncio.create_task(self._work())
+        self.worker = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
         """Drive the job, again and again, as whoever starts workers would."""
@@ -215,8 +222,8 @@ class Process:
 
     async def die(self) -> None:
         """End at once what it does."""
-        self._worker.cancel()
-        await asyncio.gather(self._worker, return_exceptions=True)
+        self.worker.cancel()
+        await asyncio.gather(self.worker, return_exceptions=True)
         await self.reindexes.close()
         await self.collections.close()
 
@@ -252,7 +259,10 @@ class ReindexHistory:
         reembeds = self.dice.random() < 0.7
         self.wanted = {"model": "new"} if reembeds else {"profile": "HighAccuracy"}
         self.end = self.dice.choice(("keep", "keep", "rollback", "cancel"))
-        self.starts = self.dice.randrange(self.steps // 5)
+        # A fault shows where there is much to copy; a lost change also needs few that follow.
+        first = {None: 0, Fault.UNCONDITIONAL: 8, Fault.STALE: 12}[self.fault]
+        self.starts = first + self.dice.randrange(self.steps // 5)
+        self.is_patient = self.dice.random() < 0.5 or self.fault is Fault.UNCONDITIONAL
         self.ends = self.dice.randrange(self.starts + 1, self.steps)
 
     async def live(self) -> None:
@@ -297,18 +307,36 @@ class ReindexHistory:
                 # Asked and not answered is accepted, if the log has it.
                 if collection.changes._file.tip() > before or step.pop("done", False):
                     self._expect(left.pop(0))
-            if self.late and self.dice.random() < 0.3:
+            # What is faulty comes last, as nothing would make it good again.
+            if self.late and not self.fault and self.dice.random() < 0.3:
                 await self._arrives(self.late.pop(self.dice.randrange(len(self.late))))
             await asyncio.sleep(self.dice.uniform(0, 0.25))
+            if step["number"] == self.starts + 4 and self.is_patient:
+                await self._copied(process)
         self.wishes.pop("suspend", None)
         if self.end == "keep":
             self.wishes["rollback_seconds"] = 0
         await self._tell(process)
+        await self._comes(process, partial(self._is_over, process))
+
+    async def _copied(self, process: Process) -> None:
+        """Let the job come beyond its copy, so that what follows is written beside it."""
+
+        async def is_copied() -> bool:
+            phase = process.reindexes.find("job").job.record.phase
+            return phase not in UNCOPIED
+
+        if not self.wishes.get("suspend", False):
+            await self._comes(process, is_copied)
+
+    async def _comes(self, process: Process, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until something holds, and say how the job stands if it does not."""
         try:
-            await eventually(partial(self._is_over, process), PATIENCE, every=0.05)
+            await eventually(holds, PATIENCE, every=0.05)
         except AssertionError as error:
-            waiting = process.reindexes.find("job").job.waiting
-            raise AssertionError(f"seed {self.seed}: {self.phase.value}: {waiting}") from error
+            job = process.reindexes.find("job").job
+            how = f"{job.record.phase.value}, {job.waiting}, worker: {process.worker}"
+            raise AssertionError(f"seed {self.seed}: {how}") from error
 
     async def _ruled(self, process: Process, number: int) -> None:
         """Begin the job, pause it, and end it when its time has come."""

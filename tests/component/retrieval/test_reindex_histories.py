@@ -1,16 +1,23 @@
 """Whatever happens while a collection is reindexed, what is read equals what was accepted."""
 
+import asyncio
 import os
 import pathlib
+import random
 from collections import Counter
 
 import pytest
 
-from tests.support.reindex_histories import live_all
+from tests.support.histories import engine
+from tests.support.reindex_histories import Counting, Doomed, Fault, Process, live_all
+from tests.support.stores import eventually
 from ullage_api.kinds.reindex_phase import ReindexPhase as Phase
+from ullage_api.kinds.vector_collection import VectorCollectionSpec
+from ullage_api.wire.pool_desired import DesiredCollection
 
 HISTORIES = int(os.environ.get("ULLAGE_HISTORIES", "40"))
 """`make soak` lives through ten thousand."""
+CONTROLS = 10
 
 
 @pytest.mark.timeout(max(600, HISTORIES * 15))
@@ -22,3 +29,59 @@ async def test_what_is_read_equals_the_log_after_any_history_beside_a_reindex(
     assert sum(each.crashes for each in lives) > HISTORIES, "without crashes they prove little"
     phases = Counter(each.phase for each in lives)
     assert phases.keys() == {Phase.SUCCEEDED, Phase.CANCELLED}
+
+
+@pytest.mark.timeout(600)
+async def test_copies_that_write_over_everything_are_found_by_these_histories(
+    tmp_path: pathlib.Path,
+) -> None:
+    lives = await live_all(tmp_path, range(1, CONTROLS + 1), fault=Fault.UNCONDITIONAL)
+    assert [each for each in lives if each.wrong or each.phase is Phase.FAILED]
+
+
+@pytest.mark.timeout(600)
+async def test_a_lost_change_is_named_by_versions_and_passes_a_comparison_of_counts(
+    tmp_path: pathlib.Path,
+) -> None:
+    seeds = range(1, CONTROLS + 1)
+    (tmp_path / "exact").mkdir()
+    exact = await live_all(tmp_path / "exact", seeds, fault=Fault.STALE)
+    named = [each for each in exact if each.phase is Phase.FAILED]
+    assert named
+    assert all("differ: point" in each.message for each in named)
+    assert [each.wrong for each in exact if each.wrong] == [], "nothing wrong was ever searched"
+    (tmp_path / "counting").mkdir()
+    counted = await live_all(tmp_path / "counting", seeds, fault=Fault.STALE, verifying=Counting)
+    assert [each for each in counted if each.wrong], "counts would have done"
+
+
+async def test_a_spec_that_changes_while_a_collection_opens_does_not_cut_that_short(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with engine(tmp_path / "volume") as store:
+        process = Process(tmp_path, Doomed(store, random.Random(1), 0.0, []))  # noqa: S311
+        opening, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def taken_up(_: str) -> None:
+            opening.set()
+            await may_end.wait()
+            ended.set()
+
+        process.collections.on_open = taken_up
+        given = {"pool": "default", "embedding": {"modelDeployment": "old"}}
+        spec = VectorCollectionSpec.model_validate(given)
+        await process.collections.apply([DesiredCollection(name="notes", spec=spec)])
+        async with asyncio.timeout(60):
+            await opening.wait()
+            indexes = [{"field": "group", "type": "Integer"}]
+            changed = VectorCollectionSpec.model_validate({**given, "payloadIndexes": indexes})
+            await process.collections.apply([DesiredCollection(name="notes", spec=changed)])
+            may_end.set()
+            await ended.wait()
+
+        async def is_indexed() -> bool:
+            found = await store.describe("notes-1")
+            return found is not None and found.payload_indexes == {"group": "integer"}
+
+        await eventually(is_indexed)
+        await process.die()

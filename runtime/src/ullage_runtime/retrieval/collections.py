@@ -198,6 +198,8 @@ class Collections:
             return  # it is opened with what is wanted by then
         held.collection.with_spec(held.desired.spec)
         held.differences = self._differences(held, held.collection.layout)
+        if not held.is_open:
+            return  # its opening ends with what is wanted by then, and must not be cut short
         if held.task is not None:
             held.task.cancel()
         held.task = asyncio.create_task(self._brought(held, self._extend))
@@ -284,6 +286,16 @@ class Collections:
         log.info("collection removed", collection=name)
 
     async def _open(self, held: Held) -> None:
+        if held.collection is None:
+            await self._open_store(held)
+        await held.align()
+        await held.look()
+        await self.on_open(held.desired.name)
+        # The spec may have changed meanwhile.
+        await self._extend(held)
+        held.is_open = True
+
+    async def _open_store(self, held: Held) -> None:
         name, spec = held.desired.name, held.desired.spec
         held.problem = "its store is being opened"
         store = await self._store(spec)
@@ -308,9 +320,6 @@ class Collections:
         held.ingestion = Ingestion(collection, documents)
         await held.ingestion.start()
         held.differences = self._differences(held, found.layout)
-        await held.align()
-        await held.look()
-        await self.on_open(name)
         log.info("collection opened", collection=name, physical=routing.read)
 
     async def _changes(self, name: str, store: Store) -> ChangeLog:

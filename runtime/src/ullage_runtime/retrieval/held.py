@@ -52,6 +52,8 @@ class Held:
     sample: Sample | None = None
     looks: int = 0
     task: asyncio.Task[None] | None = None
+    is_open: bool = False
+    """Whether its opening has ended: jobs of it have been taken up."""
 
     @property
     def model(self) -> str:
