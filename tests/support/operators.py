@@ -20,6 +20,7 @@ from e2e.cluster.network import free_ports
 
 MDEP = "modeldeployments.ullage.dev"
 VCOL = "vectorcollections.ullage.dev"
+RXJ = "reindexjobs.ullage.dev"
 SYSTEM = "ullage-operator-tests"
 PROFILES = "ullage-pools"
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,17 +24,20 @@ from tests.support.runtimes import settings_for
 from ullage_api.conditions import Reason
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.kinds.model_status import Residency
+from ullage_api.kinds.reindex_phase import ReindexPhase, ReindexPlan
 from ullage_api.names import INTERNAL_PORT, revision_name
 from ullage_api.wire.pod_report import (
     CollectionState,
     PodReport,
     ReportedCollection,
     ReportedModel,
+    ReportedReindex,
     ReportedRevision,
 )
 from ullage_api.wire.pool_desired import (
     DesiredCollection,
     DesiredModel,
+    DesiredReindex,
     DesiredRevision,
     PoolDesired,
 )
@@ -138,7 +141,27 @@ class PlayedModels:
             level=MemoryLevel.LOW,
             models=tuple(self._entry(m) for m in desired.models) if desired else (),
             collections=tuple(self._collection(c) for c in desired.collections) if desired else (),
+            reindexes=tuple(self._reindex(r) for r in desired.reindexes) if desired else (),
         )
+
+    def _reindex(self, wanted: DesiredReindex) -> ReportedReindex:
+        common = {"name": wanted.name, "uid": wanted.uid, "generation": wanted.generation}
+        said = {
+            "collection": wanted.spec.collection,
+            "phase": ReindexPhase.COPYING,
+            "reason": Reason.REINDEXING,
+            "message": "42 of 100 points are copied",
+            "plan": ReindexPlan.REEMBED,
+            "plan_reason": "the spec wants another model",
+            "points": {"total": 100, "copied": 42},
+            "rate": 800,
+            "eta_seconds": 1,
+        }
+        if wanted.spec.suspend:
+            said |= {"phase": ReindexPhase.PAUSED, "reason": Reason.SUSPENDED}
+        if wanted.spec.cancel or wanted.deleted:
+            said |= {"phase": ReindexPhase.CANCELLED, "reason": Reason.CANCELLED}
+        return ReportedReindex.model_validate(common | said | self.overrides.get(wanted.name, {}))
 
     def _collection(self, wanted: DesiredCollection) -> ReportedCollection:
         common = {"name": wanted.name, "uid": wanted.uid, "generation": wanted.generation}
