@@ -108,9 +108,7 @@ class NoRanker:
 class Fault(Enum):
     """What is wrong with copies, for tests to find."""
 
-    UNCONDITIONAL = 1
-    """They write over everything, whatever was written meanwhile."""
-    STALE = 2
+    STALE = 1
     """They lose the last change of each point."""
 
 
@@ -150,8 +148,6 @@ class Doomed:
     async def _did(self, verb: str, *given: Any, **named: Any) -> Any:
         await self._fate()
         does = getattr(self.store, verb)
-        if verb == "copy" and self.fault is Fault.UNCONDITIONAL:
-            given = (*given[:2], 1 << 60)
         if verb == "copy" and self.fault is Fault.STALE:
             given = (given[0], [_before(each) for each in given[1]], *given[2:])
         odds = {"write": 0.3, "copy": 1.0 if self.fault else 0.3}.get(verb, 0.0)
@@ -259,10 +255,10 @@ class ReindexHistory:
         reembeds = self.dice.random() < 0.7
         self.wanted = {"model": "new"} if reembeds else {"profile": "HighAccuracy"}
         self.end = self.dice.choice(("keep", "keep", "rollback", "cancel"))
-        # A fault shows where there is much to copy; a lost change also needs few that follow.
-        first = {None: 0, Fault.UNCONDITIONAL: 8, Fault.STALE: 12}[self.fault]
+        # A lost change shows where there is much to copy, and little is written afterwards.
+        first = 12 if self.fault else 0
         self.starts = first + self.dice.randrange(self.steps // 5)
-        self.is_patient = self.dice.random() < 0.5 or self.fault is Fault.UNCONDITIONAL
+        self.is_patient = self.dice.random() < 0.5
         self.ends = self.dice.randrange(self.starts + 1, self.steps)
 
     async def live(self) -> None:

@@ -32,14 +32,6 @@ async def test_what_is_read_equals_the_log_after_any_history_beside_a_reindex(
 
 
 @pytest.mark.timeout(600)
-async def test_copies_that_write_over_everything_are_found_by_these_histories(
-    tmp_path: pathlib.Path,
-) -> None:
-    lives = await live_all(tmp_path, range(1, CONTROLS + 1), fault=Fault.UNCONDITIONAL)
-    assert [each for each in lives if each.wrong or each.phase is Phase.FAILED]
-
-
-@pytest.mark.timeout(600)
 async def test_a_lost_change_is_named_by_versions_and_passes_a_comparison_of_counts(
     tmp_path: pathlib.Path,
 ) -> None:
