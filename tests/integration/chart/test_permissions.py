@@ -25,6 +25,13 @@ pytestmark = pytest.mark.usefixtures("no_crds")
 OPERATOR = "ullage-operator"
 MDEP = "modeldeployments.ullage.dev"
 VCOL = "vectorcollections.ullage.dev"
+RXJ = "reindexjobs.ullage.dev"
+JOB = {
+    "apiVersion": "ullage.dev/v1alpha1",
+    "kind": "ReindexJob",
+    "metadata": {"name": "notes-2"},
+    "spec": {"collection": "notes"},
+}
 POOL = "ullage-default"
 FREED = (
     '[{"op": "add", "path": "/spec/deletionPolicy", "value": "Retain"},'
@@ -40,11 +47,16 @@ _RACE = "read again when another manager wrote between our create and our claim 
 
 _UNHEARD = "revisions are named by what pods report, and none runs here"
 
+_UNDONE = "a reindex job gets a worker, and ends, by what pods report, and none runs here"
+
 UNSEEN: dict[Permission, str] = {
     ("create", "", "secrets"): "applying an object that does not exist needs it; logged as patch",
     ("create", "apps", "controllerrevisions"): _UNHEARD,
     ("patch", "apps", "controllerrevisions"): _UNHEARD,
     ("delete", "apps", "controllerrevisions"): _UNHEARD,
+    ("create", "batch", "jobs"): _UNDONE,
+    ("delete", "batch", "jobs"): _UNDONE,
+    ("delete", "ullage.dev", "reindexjobs"): _UNDONE,
     ("get", "", "serviceaccounts"): _RACE,
     ("get", "apps", "statefulsets"): _RACE,
     ("get", "networking.k8s.io", "networkpolicies"): _RACE,
@@ -127,8 +139,18 @@ def exercise(cluster: Cluster, team: str) -> None:
         "the collection has a status",
         lambda: bool(cluster.get_json(VCOL, "notes", *scope).get("status")),
     )
+    cluster.apply(JOB, namespace=team)
+    cluster.wait_for(
+        "the job is held, and has a status",
+        lambda: bool(
+            (job := cluster.get_json(RXJ, "notes-2", *scope)).get("status")
+            and job["metadata"].get("finalizers")
+        ),
+    )
     cluster.kubectl("patch", VCOL, "notes", "--type=json", f"--patch={FREED}", *scope)
     cluster.kubectl("delete", VCOL, "notes", *scope)
+    # Without its collection nothing is left that would have to be cancelled.
+    cluster.kubectl("delete", RXJ, "notes-2", "--timeout=60s", *scope)
     suspend = '--patch={"spec": {"suspend": true}}'
     cluster.kubectl("patch", MDEP, "guide", "--type=merge", suspend, *scope)
     cluster.wait_for(
