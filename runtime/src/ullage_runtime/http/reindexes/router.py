@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Request
 
 from ullage_api.wire.pod_report import ReportedReindex
 from ullage_runtime.core.errors import (
@@ -16,7 +16,12 @@ from ullage_runtime.core.errors import (
 from ullage_runtime.http.auth import Key
 from ullage_runtime.http.middleware import KEY
 from ullage_runtime.http.openapi import CALLED, SENT, refusals
-from ullage_runtime.http.reindexes.schema import ReindexBody, ReindexChange, ReindexList
+from ullage_runtime.http.reindexes.schema import (
+    DeletedReindex,
+    ReindexBody,
+    ReindexChange,
+    ReindexList,
+)
 from ullage_runtime.http.services import Services, ServicesOf
 from ullage_runtime.retrieval.reindex.reporting import reported
 
@@ -101,13 +106,13 @@ async def change_reindex(
     return reported(await services.reindexes.wish(job, wishes))
 
 
-@router.delete("/{job}", status_code=204, responses=refusals(*CHANGE))
-async def forget_reindex(job: Name, request: Request, services: ServicesOf) -> Response:
+@router.delete("/{job}", responses=refusals(*CHANGE))
+async def forget_reindex(job: Name, request: Request, services: ServicesOf) -> DeletedReindex:
     """Forget a job that is over."""
     found = services.reindexes.find(job).job
     _check(services, request, found.record.spec.collection)
     await services.reindexes.delete(job)
-    return Response(status_code=204)
+    return DeletedReindex(name=job)
 
 
 @router.post("/{job}/{verb}", responses=refusals(*CHANGE), response_model_exclude_none=True)

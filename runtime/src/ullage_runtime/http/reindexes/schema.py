@@ -30,6 +30,13 @@ class ReindexChange(KubeModel):
     priority: Priority | None = None
 
 
+class DeletedReindex(BaseModel):
+    """A reindex job that is no more."""
+
+    name: str
+    deleted: bool = True
+
+
 class ReindexList(BaseModel):
     """Every reindex job of the pool."""
 
