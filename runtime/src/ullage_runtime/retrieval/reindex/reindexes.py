@@ -169,6 +169,9 @@ class Reindexes:
                     "wishes": record.wishes if fresh.generation == record.generation else {},
                 }
             )
+            # The fresh one may have been over already: cancelled before there was anything to undo.
+            if self._tasks[record.uid].done():
+                self._tasks[record.uid] = asyncio.create_task(driven.job.run())
         documented = self._documented
         if record.is_documented and documented is not None and record.uid not in documented:
             await self._undocumented(driven.job)
