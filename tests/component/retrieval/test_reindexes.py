@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -57,15 +58,19 @@ async def test_searches_and_writes_go_on_and_every_answer_fits_one_model(
         await here.wants(spec("large"), 2)
         models: set[str] = set()
         written: dict[int, int] = {}
+        over = asyncio.Event()
+
+        def turns() -> Iterator[int]:
+            return itertools.takewhile(lambda _: not over.is_set(), itertools.count())
 
         async def searching() -> None:
-            for turn in itertools.count():
+            for turn in turns():
                 number = turn % 100
                 assert await here.found(number) == number
                 models.add(here.notes.model)
 
         async def writing() -> None:
-            for turn in itertools.count():
+            for turn in turns():
                 number = 100 + turn % 120
                 if turn % 7 == 3:
                     await here.notes.delete([number], wait=True)
@@ -84,6 +89,9 @@ async def test_searches_and_writes_go_on_and_every_answer_fits_one_model(
             assert done.verification.passed
             ended = [task for task in users if task.done()]
             assert ended == [], [task.exception() for task in ended]
+            # What is being written is written to its end, and noted.
+            over.set()
+            await asyncio.gather(*users)
         finally:
             for task in users:
                 task.cancel()

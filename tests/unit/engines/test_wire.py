@@ -87,7 +87,9 @@ def test_every_serving_error_arrives_as_itself() -> None:
     classes = [
         cls
         for cls in vars(errors).values()
-        if isinstance(cls, type) and issubclass(cls, ServingError) and cls is not ServingError
+        if isinstance(cls, type) and issubclass(cls, ServingError)
+        # No worker knows of others' memory.
+        if cls not in {ServingError, errors.Preempted}
     ]
     assert classes
     for cls in classes:
