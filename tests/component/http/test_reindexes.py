@@ -26,7 +26,7 @@ from ullage_runtime.app import Runtime
 
 R = "/v1/reindexes"
 WIDE = 32
-BOTH = (*MODELS, model("other", "other"))
+BOTH = (*MODELS, model("other", "other.gguf"))
 WORDS = ("red", "fox", "water", "tank", "blue", "memory", "fire", "model", "the", "how")
 
 
