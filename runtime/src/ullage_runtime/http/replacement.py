@@ -50,6 +50,8 @@ async def under_lease(
             has_died = True
             log.info("request goes to the replacement", model=model.name, why=error.message)
         except Preempted:
+            if until is None:  # it never began, so there is nothing to come again for
+                raise
             log.info("request makes way and comes again", model=model.name)
 
 
