@@ -198,17 +198,24 @@ async def _self_retrieval(
     """Return the share of texts that find their own point, or one of equal text, first."""
     if record.plan is None or not record.plan.embeds or not record.switches:
         return None
-    texts = {p.id: text for p in sampled if isinstance(text := p.payload.get(TEXT), str)}
-    chosen = list(texts)[:TEXT_PROBES]
-    hits = 0
+    chosen = [p for p in sampled if isinstance(p.payload.get(TEXT), str)][:TEXT_PROBES]
+    hits = tried = 0
     for first in range(0, len(chosen), EMBEDDED_AT_ONCE):
-        ids = chosen[first : first + EMBEDDED_AT_ONCE]
-        embedded = await _embedded(scene, record, [texts[each] for each in ids])
-        for point_id, vectors in zip(ids, embedded.texts, strict=True):
+        points = chosen[first : first + EMBEDDED_AT_ONCE]
+        embedded = await _embedded(scene, record, [str(p.payload[TEXT]) for p in points])
+        for point, vectors in zip(points, embedded.texts, strict=True):
             branch = Branch(vectors.dense, 1)
             (found,) = await _asked(scene, record.target or "", Query((branch,), 1, params=params))
-            hits += bool(found) and found[0].payload.get(TEXT) == texts[point_id]
-    return math.floor(100 * hits / len(chosen)) if chosen else None
+            is_hit = bool(found) and found[0].payload.get(TEXT) == point.payload[TEXT]
+            hits += is_hit
+            tried += is_hit or await _is_unchanged(scene, record, point)
+    return math.floor(100 * hits / tried) if tried else None
+
+
+async def _is_unchanged(scene: Scene, record: JobRecord, point: Point) -> bool:
+    """Return whether a point is still what it was; one that was written since has another text."""
+    found = await scene.store.retrieve(record.target or "", [point.id])
+    return [each.version for each in found] == [point.version]
 
 
 async def _embedded(scene: Scene, record: JobRecord, texts: Sequence[str]) -> Embedded:
