@@ -10,9 +10,15 @@ from e2e.cluster.cluster import Cluster
 from tests.support.operators import MDEP, ROOT
 from ullage_api.crdgen import KINDS, custom_resource_definition
 from ullage_api.kinds.base import NAME_RULE
+from ullage_api.kinds.index_overrides import (
+    OVERSAMPLING_MESSAGE,
+    QUANTILE_MESSAGE,
+    QUANTIZATION_MESSAGE,
+)
 from ullage_api.kinds.model_source import SCHEME_NAMES, URI_FORMS
 from ullage_api.kinds.reindex_job import COLLECTION_MESSAGE, FROZEN, frozen_message
 from ullage_api.kinds.vector_collection import (
+    ALIAS_MESSAGE,
     RERANK_MESSAGE,
     URL_MESSAGE,
     URL_NEEDED_MESSAGE,
@@ -224,6 +230,10 @@ BAD_COLLECTIONS = [
     (URL_UNUSED_MESSAGE, notes(store={"type": "Embedded", "url": "http://qdrant:6333"})),
     (URL_MESSAGE, notes(store={"type": "Qdrant", "url": "qdrant:6333"})),
     (RERANK_MESSAGE, notes(rerank={"modelDeployment": "rank", "min": 50, "max": 20})),
+    (ALIAS_MESSAGE, notes(aliases=["a:b"])),
+    (QUANTIZATION_MESSAGE, notes(overrides={"quantization_config": {}})),
+    (QUANTILE_MESSAGE, notes(overrides={"quantization_config": {"scalar": {"quantile": "2"}}})),
+    (OVERSAMPLING_MESSAGE, notes(overrides={"params": {"quantization": {"oversampling": "0"}}})),
 ]
 BAD += BAD_COLLECTIONS
 BAD.append((NAME_RULE["message"], reindex("1st")))
