@@ -1,6 +1,6 @@
 """The paths of `/internal` by which workers drive reindex jobs."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query
 
@@ -38,6 +38,9 @@ from ullage_runtime.retrieval.reindex.wire import (
 )
 
 TAG = "Reindex workers"
+
+MOST_ID: Final = 2**64 - 1
+ID_PATTERN: Final = "^(?:[0-9]{1,20}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$"
 
 router = APIRouter(prefix="/internal/v1/reindexes/{job}", tags=[TAG])
 
@@ -77,13 +80,14 @@ async def list_versions(
     job: Job,
     services: ServicesOf,
     physical: Annotated[str, Query(max_length=256)],
-    after: Annotated[str | None, Query(max_length=64)] = None,
+    after: Annotated[str | None, Query(max_length=64, pattern=ID_PATTERN)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_VERSIONS)] = MAX_VERSIONS,
 ) -> Versions:
     """Return a page of live points with their versions."""
     first = None
     if after is not None:
-        first = checked_id(int(after) if after.isascii() and after.isdigit() else after, "after")
+        # Nothing comes after the largest number that there is.
+        first = checked_id(min(int(after), MOST_ID) if after.isdigit() else after, "after")
     return await services.reindexes.find(job).versions(physical, first, limit)
 
 

@@ -10,6 +10,7 @@ from ullage_runtime.core.errors import (
     CollectionNotFound,
     CollectionUnavailable,
     Forbidden,
+    InvalidRequest,
     ReindexConflict,
     ReindexNotFound,
 )
@@ -30,7 +31,7 @@ TAG = "Reindexes"
 router = APIRouter(prefix="/v1/reindexes", tags=[TAG])
 
 Name = Annotated[str, Path(min_length=1, max_length=128)]
-READ = (*CALLED, Forbidden, ReindexNotFound)
+READ = (*CALLED, Forbidden, InvalidRequest, ReindexNotFound)
 CHANGE = (*READ, *SENT, ReindexConflict)
 
 
