@@ -38,7 +38,7 @@ from ullage_operator.reconcile.observed import (
     Refusal,
     profile_in_effect,
 )
-from ullage_operator.reconcile.plan import Apply, EventNote, Plan, Verb
+from ullage_operator.reconcile.plan import Apply, EventNote, Plan, finalizers
 from ullage_operator.reconcile.quantities import rfc3339
 from ullage_operator.reconcile.snapshot import SETTLE_SECONDS, held_seconds
 
@@ -128,18 +128,8 @@ def _finalizer(s: Seen) -> tuple[Apply, ...]:
         wanted = has and not _is_gone(s)
     if has == wanted:
         return ()
-    manifest = {
-        "apiVersion": s.resource.api_version,
-        "kind": s.resource.kind,
-        "metadata": {
-            "name": metadata.name,
-            "namespace": metadata.namespace,
-            "uid": metadata.uid,
-            "finalizers": [COLLECTION_FINALIZER] if wanted else [],
-        },
-    }
     why = "its data goes before it does" if wanted else "nothing has to go before it"
-    return (Apply(Verb.APPLY, manifest, why),)
+    return (finalizers(s.resource, [COLLECTION_FINALIZER] if wanted else [], why),)
 
 
 def _is_gone(s: Seen) -> bool:

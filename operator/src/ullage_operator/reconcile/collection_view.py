@@ -8,18 +8,16 @@ from ullage_api.kinds.vector_collection import VectorCollection
 from ullage_api.names import pod_name
 from ullage_api.wire.pod_report import ReportedCollection, ReportedReindex
 from ullage_api.wire.pool_desired import DesiredCollection
-from ullage_operator.reconcile.observed import CollectionObserved, PodView, ReportView
+from ullage_operator.reconcile.observed import CollectionObserved, OnOnePod
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(OnOnePod):
     """One collection and everything around it that its conditions speak of."""
 
     observed: CollectionObserved
     placed: DesiredCollection | None
     """What the pool's document asks for of it."""
-    pod: PodView | None
-    view: ReportView | None
     entry: ReportedCollection | None
     """What its pod says of this very VectorCollection, if it was heard of late."""
 
@@ -34,20 +32,10 @@ class Seen:
         return self.resource.status or VectorCollectionStatus()
 
     @property
-    def is_up(self) -> bool:
-        """Whether its pod takes requests."""
-        return self.pod is not None and self.pod.is_up
-
-    @property
     def is_current(self) -> bool:
         """Whether what the pod says is of the spec as it is now."""
         entry = self.entry
         return entry is not None and entry.generation == self.resource.metadata.generation
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether its pod, if it is up, has reported or has had time to."""
-        return not self.is_up or (self.view is not None and self.view.is_settled)
 
     @property
     def jobs(self) -> tuple[ReportedReindex, ...]:

@@ -133,6 +133,24 @@ class ReportView:
 
 
 @dataclass(frozen=True, slots=True)
+class OnOnePod:
+    """What is on one pod, and what was heard of that."""
+
+    pod: PodView | None
+    view: ReportView | None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its pod takes requests."""
+        return self.pod is not None and self.pod.is_up
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its pod, if it is up, has reported or has had time to."""
+        return not self.is_up or (self.view is not None and self.view.is_settled)
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileView:
     """What the platform's ConfigMap says of a pool."""
 

@@ -1,12 +1,12 @@
 """Plans: what a reconcile will do, with its reasons, before anything is done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from ullage_api.wire.pool_desired import PoolDesired
-from ullage_operator.reconcile.observed import PoolNote
+from ullage_operator.reconcile.observed import Owner, PoolNote
 
 Manifest = Mapping[str, Any]
 
@@ -35,6 +35,22 @@ class Apply:
     def object_name(self) -> str:
         """The object's kind and name, for people."""
         return f"{self.manifest['kind']} {self.manifest['metadata']['name']}"
+
+
+def finalizers(resource: Owner, names: Sequence[str], why: str) -> Apply:
+    """Return how a resource of a user gets those of our finalizers, and no others of ours."""
+    metadata = resource.metadata
+    manifest = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+            "finalizers": list(names),
+        },
+    }
+    return Apply(Verb.APPLY, manifest, why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from ullage_operator.reconcile.findings import condition, finding
 from ullage_operator.reconcile.manifests.common import spec_hash
 from ullage_operator.reconcile.manifests.reindexing import worker_job
 from ullage_operator.reconcile.observed import ReindexObserved, WorkerView
-from ullage_operator.reconcile.plan import Apply, Delete, EventNote, Plan, Verb
+from ullage_operator.reconcile.plan import Apply, Delete, EventNote, Plan, Verb, finalizers
 from ullage_operator.reconcile.quantities import rfc3339
 from ullage_operator.reconcile.reindex_policies import CHAINS, WORKER_SECONDS
 from ullage_operator.reconcile.reindex_view import Seen, seen
@@ -96,25 +96,14 @@ def _look_again(s: Seen) -> float | None:
 
 def _finalizer(s: Seen) -> tuple[Apply, ...]:
     """Return how the finalizer comes and goes: it holds the resource until the job is over."""
-    metadata = s.resource.metadata
     has = s.resource.is_held
     wanted = not s.resource.is_over
     if s.resource.is_deleted:
         wanted = has and not _may_go(s)
     if has == wanted:
         return ()
-    manifest = {
-        "apiVersion": s.resource.api_version,
-        "kind": s.resource.kind,
-        "metadata": {
-            "name": metadata.name,
-            "namespace": metadata.namespace,
-            "uid": metadata.uid,
-            "finalizers": [REINDEX_FINALIZER] if wanted else [],
-        },
-    }
     why = "its deletion cancels it first" if wanted else "nothing is left to be cancelled"
-    return (Apply(Verb.APPLY, manifest, why),)
+    return (finalizers(s.resource, [REINDEX_FINALIZER] if wanted else [], why),)
 
 
 def _may_go(s: Seen) -> bool:

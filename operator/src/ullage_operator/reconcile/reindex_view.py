@@ -10,7 +10,7 @@ from ullage_api.names import pod_name
 from ullage_api.profile import PoolProfile
 from ullage_api.wire.pod_report import ReportedReindex
 from ullage_api.wire.pool_desired import DesiredReindex
-from ullage_operator.reconcile.observed import PodView, ReindexObserved, ReportView
+from ullage_operator.reconcile.observed import OnOnePod, ReindexObserved
 
 WORKING: Final = frozenset(
     {
@@ -30,14 +30,12 @@ def is_told(resource: ReindexJob) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(OnOnePod):
     """One job and everything around it that its conditions speak of."""
 
     observed: ReindexObserved
     placed: DesiredReindex | None
     """What the pool's document asks for of it."""
-    pod: PodView | None
-    view: ReportView | None
     entry: ReportedReindex | None
     """What its pod says of this very ReindexJob, if it was heard of late."""
 
@@ -57,20 +55,10 @@ class Seen:
         return self.observed.pool.profile
 
     @property
-    def is_up(self) -> bool:
-        """Whether its pod takes requests."""
-        return self.pod is not None and self.pod.is_up
-
-    @property
     def is_current(self) -> bool:
         """Whether what the pod says is of the spec as it is now."""
         entry = self.entry
         return entry is not None and entry.generation == self.resource.metadata.generation
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether its pod, if it is up, has reported or has had time to."""
-        return not self.is_up or (self.view is not None and self.view.is_settled)
 
     @property
     def is_over(self) -> bool:

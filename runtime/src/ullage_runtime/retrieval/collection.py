@@ -10,7 +10,13 @@ from typing import Any, Final
 from ullage_api.kinds.vector_collection import SparseType, VectorCollectionSpec
 from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest
 from ullage_runtime.core.pooled import Output, Role, TokenVectors
-from ullage_runtime.retrieval.embedding import Embedded, Embedder, Space, Vectors
+from ullage_runtime.retrieval.embedding import (
+    Embedded,
+    Embedder,
+    Space,
+    Vectors,
+    further_outputs,
+)
 from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.log.changes import ChangeLog, live
 from ullage_runtime.retrieval.making import Making
@@ -97,8 +103,7 @@ class View:
     @property
     def further(self) -> tuple[Output, ...]:
         """What is kept of a text beside its dense vector, of what the model says of it."""
-        kept = {Output.SPARSE: self.has_own_sparse, Output.COLBERT: self.has_token_vectors}
-        return tuple(output for output, is_kept in kept.items() if is_kept)
+        return further_outputs(sparse=self.has_own_sparse, colbert=self.has_token_vectors)
 
 
 class Collection:

@@ -38,6 +38,12 @@ class Embedded:
     space: Space
 
 
+def further_outputs(*, sparse: bool, colbert: bool) -> tuple[Output, ...]:
+    """Return what is wanted of a model beside dense vectors."""
+    wanted = {Output.SPARSE: sparse, Output.COLBERT: colbert}
+    return tuple(output for output, is_wanted in wanted.items() if is_wanted)
+
+
 class Embedder(Protocol):
     """One model that embeds texts. Every verb raises ServingError."""
 

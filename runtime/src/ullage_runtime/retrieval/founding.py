@@ -51,10 +51,14 @@ async def index_fields(
     spec: VectorCollectionSpec, store: Store, physical: str, there: Mapping[str, str]
 ) -> None:
     """Index those of the wanted fields that are not indexed yet."""
-    for index in spec.payload_indexes or ():
-        kind = index.type.value.lower()
-        if there.get(index.field) != kind:
-            await store.index_field(physical, index.field, kind)
+    for field, kind in wanted_fields(spec).items():
+        if there.get(field) != kind:
+            await store.index_field(physical, field, kind)
+
+
+def wanted_fields(spec: VectorCollectionSpec) -> dict[str, str]:
+    """Return the payload fields that a spec wants indexed, and as what, in the store's words."""
+    return {each.field: each.type.value.lower() for each in spec.payload_indexes or ()}
 
 
 def check_outputs(spec: VectorCollectionSpec, space: Space) -> None:

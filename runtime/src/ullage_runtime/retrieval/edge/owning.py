@@ -18,6 +18,7 @@ import structlog
 from ullage_runtime.addresses import bound_socket
 from ullage_runtime.core.backoff import Crashes
 from ullage_runtime.retrieval.edge.refusals import VolumeError, VolumeInUse
+from ullage_runtime.retrieval.ending import ended
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -87,15 +88,12 @@ class ShardOwner:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         process = self._process
-        if process is not None and process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                log.error("the shards' owner did not end", pid=process.pid)  # noqa: TRY400
-                process.kill()
-                await process.wait()
+        if (
+            process is not None
+            and process.returncode is None
+            and not await ended(process, STOP_SECONDS)
+        ):
+            log.error("the shards' owner did not end", pid=process.pid)
         self._socket.close()
 
     async def _spawn(self) -> None:

@@ -1,5 +1,6 @@
 """What is done to a collection for a reindex job; each step does no harm when done twice."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ import structlog
 from ullage_api.kinds.reindex_phase import ReindexPhase, ReindexPlan
 from ullage_api.kinds.reindex_settings import OldCollection
 from ullage_api.kinds.vector_collection import MultivectorType, SparseType
+from ullage_runtime.retrieval.founding import index_fields
 from ullage_runtime.retrieval.log.file import KeptJob, Routing
 from ullage_runtime.retrieval.opening import view_of
 from ullage_runtime.retrieval.profiles import layout_of
@@ -86,10 +88,7 @@ async def prepare(scene: Scene, record: JobRecord) -> None:
         )
         await scene.store.create(target, layout)
     there = {} if found is None else found.payload_indexes
-    for index in wanted.payload_indexes or ():
-        kind = index.type.value.lower()
-        if there.get(index.field) != kind:
-            await scene.store.index_field(target, index.field, kind)
+    await index_fields(wanted, scene.store, target, there)
 
 
 async def add_views(scene: Scene, record: JobRecord) -> None:
@@ -202,23 +201,23 @@ async def remove(scene: Scene, record: JobRecord) -> bool:
 async def point_alias(scene: Scene) -> None:
     """Have outsiders find what is read by the collection's name."""
     read = scene.routing.read
-    if await _wants_alias(scene):
+    if await _wants_alias(scene, await scene.store.aliases()):
         await scene.store.point_alias(scene.name, read)
     await scene.held.align()
 
 
 async def is_alias_right(scene: Scene) -> bool:
     """Whether outsiders find what is read by the collection's name."""
-    if not await _wants_alias(scene):
+    aliases = await scene.store.aliases()
+    if not await _wants_alias(scene, aliases):
         return True
-    return (await scene.store.aliases()).get(scene.name) == scene.routing.read
+    return aliases.get(scene.name) == scene.routing.read
 
 
-async def _wants_alias(scene: Scene) -> bool:
+async def _wants_alias(scene: Scene, aliases: Mapping[str, str]) -> bool:
     """Whether the name can be an alias: not while a physical collection has it."""
     if scene.routing.read == scene.name:
         return False
-    aliases = await scene.store.aliases()
     return scene.name in aliases or await scene.store.describe(scene.name) is None
 
 

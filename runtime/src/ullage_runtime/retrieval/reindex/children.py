@@ -1,7 +1,6 @@
 """Workers as children of the pod's own process, where no operator starts them."""
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Final
 import structlog
 
 from ullage_runtime.core.backoff import Crashes
+from ullage_runtime.retrieval.ending import ended
 from ullage_runtime.retrieval.reindex.wire import TOKEN_VARIABLE
 
 log = structlog.stdlib.get_logger(__name__)
@@ -80,20 +80,9 @@ class Children:
             return await process.wait(), words
         finally:
             if process.returncode is None:
-                await _ended(process)
+                await ended(process, STOP_SECONDS)
             self.processes.pop(job, None)
 
 
 def _environment(token: str) -> Mapping[str, str]:
     return {**os.environ, TOKEN_VARIABLE: token, "PYTHONSAFEPATH": "1"}
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -13,6 +13,7 @@ from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.core.pooled import Role
 from ullage_runtime.retrieval.collection import TEXT
 from ullage_runtime.retrieval.embedding import Embedded
+from ullage_runtime.retrieval.founding import wanted_fields
 from ullage_runtime.retrieval.log.changes import live
 from ullage_runtime.retrieval.profiles import differences, layout_of, settings_of
 from ullage_runtime.retrieval.recall import share
@@ -141,10 +142,9 @@ async def schema(scene: Scene, record: JobRecord) -> Schema:
         return Schema(wanted={}, target={}, differences=(f"there is no {record.target!r}",))
     dimensions = int(record.made.get("dimensions") or found.layout.dimensions)
     wanted = layout_of(record.wanted, dimensions, record.token_width)
-    fields = {each.field: each.type.value.lower() for each in record.wanted.payload_indexes or ()}
     lacking = [
         f"payload field {name!r} is not indexed as {kind}"
-        for name, kind in fields.items()
+        for name, kind in wanted_fields(record.wanted).items()
         if found.payload_indexes.get(name) != kind
     ]
     return Schema(

@@ -69,25 +69,20 @@ def has_of(scene: Scene, layout: Layout, space: Space) -> Built:
     making = scene.routing.making_of(scene.routing.read)
     name = making.model or scene.collection.model
     revision = making.revision or (space.revision if name == space.model else "")
-    return Built(
-        model=name,
-        revision=revision,
-        dimensions=layout.dimensions,
-        distance=DistanceType(layout.distance.value),
-        sparse=_sparse(layout),
-        multivector=_multivector(layout),
-        hnsw=layout.hnsw,
-        quantization=layout.quantization,
-    )
+    return _built(layout, name, revision)
 
 
 def wants_of(scene: Scene, space: Space) -> Built:
     """Return what its spec asks for."""
     layout = layout_of(scene.wanted, space.dimensions, space.token_width)
+    return _built(layout, space.model, space.revision)
+
+
+def _built(layout: Layout, model: str, revision: str) -> Built:
     return Built(
-        model=space.model,
-        revision=space.revision,
-        dimensions=space.dimensions,
+        model=model,
+        revision=revision,
+        dimensions=layout.dimensions,
         distance=DistanceType(layout.distance.value),
         sparse=_sparse(layout),
         multivector=_multivector(layout),

@@ -3,9 +3,9 @@
 import time
 from dataclasses import replace
 from typing import Final
-from uuid import UUID
 
 from ullage_runtime.core.errors import DiskFull
+from ullage_runtime.core.reindexing.joining import order
 from ullage_runtime.retrieval.log.file import FailedWrite
 from ullage_runtime.retrieval.making import Making, Remaker
 from ullage_runtime.retrieval.reindex.record import JobRecord
@@ -14,20 +14,12 @@ from ullage_runtime.retrieval.reindex.wire import FailedPoint, PageRequest, Page
 from ullage_runtime.retrieval.stores.port import (
     VERSION,
     Point,
-    PointId,
     StoreRefused,
     StoreUnavailable,
 )
 
 NUMBER_BYTES: Final = 4
 _FULL: Final = ("No space left", "disk is full", "os error 28", "Errno 28", "Disk quota")
-
-
-def order_of(point_id: PointId) -> tuple[int, int]:
-    """Return where an id comes in the store's order: numbers first, then UUIDs."""
-    if isinstance(point_id, int):
-        return 0, point_id
-    return 1, UUID(point_id).int
 
 
 async def copied(
@@ -50,10 +42,8 @@ async def copied(
     )
     last = asked.range.last
     if last is not None:
-        inside = [point for point in points if order_of(point.id) <= order_of(last)]
-        if len(inside) < len(points) or (
-            following is not None and order_of(following) > order_of(last)
-        ):
+        inside = [point for point in points if order(point.id) <= order(last)]
+        if len(inside) < len(points) or (following is not None and order(following) > order(last)):
             following = None
         points = inside
     old = [p for p in points if not p.is_tombstone and p.version <= record.barrier]

@@ -9,7 +9,7 @@ from ullage_api.kinds.vector_collection import MultivectorType, SparseType
 from ullage_runtime.core.errors import InvalidRequest, ServingError
 from ullage_runtime.core.pooled import Output, Role
 from ullage_runtime.retrieval.collection import TEXT, WORDED_AT_ONCE
-from ullage_runtime.retrieval.embedding import Embedded, Embedder, Vectors
+from ullage_runtime.retrieval.embedding import Embedded, Embedder, Vectors, further_outputs
 from ullage_runtime.retrieval.making import Making, Remade
 from ullage_runtime.retrieval.stores.port import Point, PointId, Sparse, StoreUnavailable
 from ullage_runtime.retrieval.words import document_words
@@ -101,11 +101,9 @@ class _Work:
     @property
     def further(self) -> tuple[Output, ...]:
         """What is wanted of the model beside dense vectors."""
-        wanted = {
-            Output.SPARSE: self.target.sparse is SparseType.MODEL,
-            Output.COLBERT: self.wants_colbert,
-        }
-        return tuple(output for output, is_wanted in wanted.items() if is_wanted)
+        return further_outputs(
+            sparse=self.target.sparse is SparseType.MODEL, colbert=self.wants_colbert
+        )
 
     def look_at(self, point: Point) -> None:
         """Note what a point needs."""
