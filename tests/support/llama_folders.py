@@ -1,6 +1,7 @@
 """Tiny Llamas as the hub has them: random weights in safetensors, a tokenizer of bytes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +23,20 @@ TEMPLATE: Final = (
 )
 
 
-def write_llama(folder: Path, *, seed: int = 1, layers: int = LAYERS, positions: int = 512) -> None:
-    """Write a model that vLLM loads: what it says is noise, and always the same."""
+def write_llama(
+    folder: Path,
+    *,
+    seed: int = 1,
+    layers: int = LAYERS,
+    positions: int = 512,
+    words: Sequence[str] = (),
+) -> None:
+    """Write a model that vLLM loads: what it says is noise, and always the same.
+
+    `words` are tokens beside those of bytes.
+    """
     folder.mkdir(parents=True)
-    size = _write_tokenizer(folder)
+    size = _write_tokenizer(folder, words)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -77,14 +88,15 @@ def _weights(size: int, layers: int, seed: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _write_tokenizer(folder: Path) -> int:
+def _write_tokenizer(folder: Path, further: Sequence[str]) -> int:
     """Write a tokenizer whose tokens are bytes, and return how many it has."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {word: index for index, word in enumerate([*MARKERS, *alphabet])}
+    words = {word: index for index, word in enumerate([*MARKERS, *alphabet, *further])}
     tokenizer = Tokenizer(models.BPE(words, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(MARKERS))
+    tokenizer.add_tokens(list(further))
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

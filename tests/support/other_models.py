@@ -15,7 +15,7 @@ from tests.support.gguf_models import (
     finished,
     weights_of,
 )
-from ullage_runtime.engines.llamacpp.judging import SYSTEM, USER
+from ullage_runtime.engines.pooled.asking import SYSTEM, USER
 
 STATE, CONVOLUTION, RANK = 16, 4, 4
 

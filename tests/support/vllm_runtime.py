@@ -23,16 +23,22 @@ START = 240.0
 
 
 def model(
-    name: str, file: str, *, adapters: dict[str, str] | None = None, **engine: Any
+    name: str,
+    file: str,
+    task: Task = Task.CHAT,
+    *,
+    adapters: dict[str, str] | None = None,
+    **engine: Any,
 ) -> DesiredModel:
     settings = EngineSettings(**{"context_length": 512, "threads": 1, **engine})
     wanted = tuple(
         DesiredAdapter(name=each, uri=f"file:{uri}", scale=1.0)
         for each, uri in (adapters or {}).items()
     )
-    target = DesiredRevision(uri=f"file:{file}", engine=settings, adapters=wanted)
+    apart = None if task is Task.CHAT else task
+    target = DesiredRevision(uri=f"file:{file}", engine=settings, adapters=wanted, task=apart)
     patience = ServingLimits(hold_seconds=int(START))
-    return DesiredModel(name=name, task=Task.CHAT, ordinals=(0,), target=target, serving=patience)
+    return DesiredModel(name=name, task=task, ordinals=(0,), target=target, serving=patience)
 
 
 def document(

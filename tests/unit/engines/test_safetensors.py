@@ -69,6 +69,7 @@ def test_a_precision_is_what_weights_and_cache_are_computed_in(folder: Path) -> 
     [
         ({"precision": PrecisionType.INT8}, "int8 is for ONNX"),
         ({"purpose": Ability.EMBED}, "ullage convert"),
+        ({"purpose": Ability.RERANK, "adapters": (Adapter("a", "/nowhere"),)}, "task Rerank rem"),
         ({"kv_cache_type": CacheType.Q8_0}, "kvCacheType"),
         ({"gpu_layers": 3}, "gpuLayers"),
         ({"tensor_parallel": 2}, "no GPU"),
@@ -80,6 +81,13 @@ def test_settings_that_vllm_does_not_have_are_refused_by_name(
     folder: Path, spec: dict[str, Any], says: str
 ) -> None:
     assert says in refusal(folder, **spec)
+
+
+def test_a_model_without_a_chat_template_cannot_be_asked_to_rank(folder: Path) -> None:
+    assert estimate(EngineSpec(str(folder), purpose=Ability.RERANK), on_gpu=False).weights
+    path = folder / "tokenizer_config.json"
+    path.write_text("{}")
+    assert "no chat template to be asked with" in refusal(folder, purpose=Ability.RERANK)
 
 
 def test_an_adapter_has_no_scale_of_its_own(folder: Path, tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ class HubTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special).ids
         return ids
 
+    def plain(self) -> "PlainText":
+        """Return the vocabulary in which markers of special tokens are text."""
+        return PlainText(self)
+
+    @property
+    def as_text(self) -> str:
+        """The whole of it, as `tokenizer.json` has it."""
+        text: str = self._tokenizer.to_str()
+        return text
+
     def piece(self, token: int, *, special: bool = False) -> bytes:  # noqa: ARG002 - both are shown
         """Return a token as the vocabulary spells it, such as `##ing`."""
         return (self._tokenizer.id_to_token(token) or "").encode()
@@ -52,6 +62,21 @@ class HubTokenizer:
         """Return the text of tokens, special ones spelled out."""
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
         return text
+
+
+class PlainText:
+    """A vocabulary without special tokens: whoever writes a text cannot end it."""
+
+    def __init__(self, vocabulary: HubTokenizer) -> None:
+        self.vocabulary_size = vocabulary.vocabulary_size
+        self.longest_token = vocabulary.longest_token
+        self._tokenizer: Any = Tokenizer.from_str(vocabulary.as_text)
+        self._tokenizer.encode_special_tokens = True
+
+    def tokenized(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Return a text's tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special).ids
+        return ids
 
 
 def _frame(pair: Any) -> Frame:

@@ -1,8 +1,6 @@
 """OnnxBackend: onnxruntime as a worker drives it."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn
 
 from ullage_runtime.core.domain import (
@@ -18,7 +16,7 @@ from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Token
 from ullage_runtime.engines.onnx.estimate import estimate
 from ullage_runtime.engines.onnx.model import OnnxModel
 from ullage_runtime.engines.onnx.session import BATCH, VERSION
-from ullage_runtime.engines.pooled.pooling import Pooling
+from ullage_runtime.engines.pooled.pooling import Pooling, ReadyJob
 from ullage_runtime.engines.pooled.texts import PooledTexts
 from ullage_runtime.engines.vocabulary import Vocabulary
 from ullage_runtime.engines.worker.backend import LogSink, Outcome, Prepared
@@ -84,8 +82,7 @@ class OnnxBackend:
             raise EngineFailed("the model is not loaded", retry_after=1)
         if isinstance(request, GenerateRequest):
             raise InvalidRequest("the model is loaded for something else")
-        work, job = self._work, self._work.prepare(request, arrival)
-        return _Prepared(lambda: work.submit(job))
+        return ReadyJob(self._work, self._work.prepare(request, arrival))
 
     def tokenized(self, request: TokenizeRequest) -> Tokens:
         """Return a text's tokens; raises ServingError."""
@@ -122,19 +119,6 @@ class OnnxBackend:
         if self._vocabulary is None:
             raise EngineFailed("the model is not loaded", retry_after=1)
         return self._vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A request on its way to the engine's thread."""
-
-    take: Callable[[], None]
-
-    def submit(self) -> None:
-        self.take()
-
-    def close(self) -> None:
-        """Do nothing: it holds nothing but its tokens."""
 
 
 def _no_chat(_request: GenerateRequest) -> NoReturn:

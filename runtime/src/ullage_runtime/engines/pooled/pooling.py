@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from ullage_runtime.core.domain import EngineStats
@@ -54,6 +54,21 @@ class Computer(Protocol):
     def close(self) -> None:
         """Give everything back that is not the model's; idempotent."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyJob:
+    """A request on its way to the engine's thread; a worker's `Prepared`."""
+
+    pooling: "Pooling"
+    job: Job
+
+    def submit(self) -> None:
+        """Hand it to the engine."""
+        self.pooling.submit(self.job)
+
+    def close(self) -> None:
+        """Do nothing: it holds nothing but its tokens."""
 
 
 class Pooling:

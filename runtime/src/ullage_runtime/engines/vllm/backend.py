@@ -10,13 +10,20 @@ from ullage_runtime.core.domain import (
     Loaded,
 )
 from ullage_runtime.core.errors import EngineFailed, InvalidRequest
-from ullage_runtime.core.pooled import Ability, PooledRequest
+from ullage_runtime.core.pooled import Ability, EmbedRequest, PooledRequest, RerankRequest
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
+from ullage_runtime.engines.pooled.pooling import Pooling, ReadyJob
 from ullage_runtime.engines.prompting.prompts import Prompts
 from ullage_runtime.engines.vllm.files import find_files
 from ullage_runtime.engines.vllm.generating import Generating
-from ullage_runtime.engines.vllm.library import on_gpu, start
-from ullage_runtime.engines.vllm.needs import check_spec, context_length, estimate
+from ullage_runtime.engines.vllm.judging import Judging, judging_texts
+from ullage_runtime.engines.vllm.library import Core, on_gpu, start
+from ullage_runtime.engines.vllm.needs import (
+    batch_tokens,
+    check_spec,
+    context_length,
+    estimate,
+)
 from ullage_runtime.engines.vllm.speller import Speller
 from ullage_runtime.engines.vocabulary import Vocabulary
 from ullage_runtime.engines.worker.backend import LogSink, Outcome, Prepared
@@ -26,13 +33,13 @@ TAKEN_PER_PARALLEL = 2
 
 
 class VllmBackend:
-    """One model in safetensors, and what it generates."""
+    """One model in safetensors, and what it generates or judges."""
 
     name = "VLLM"
 
     def __init__(self, log: LogSink) -> None:
         self._log = log
-        self._work: Generating | None = None
+        self._work: Generating | Pooling | None = None
         self._prompts: Prompts | None = None
         self._vocabulary: Vocabulary | None = None
 
@@ -59,10 +66,12 @@ class VllmBackend:
         speller = Speller(files, context)
         prompts = Prompts(speller)
         core = start(spec, files, self.estimate(spec), self._log)
-        work = Generating(core, speller, prompts)
-        work.try_out()
         prompts.start()
-        self._work, self._prompts = work, prompts
+        self._prompts = prompts
+        if spec.purpose is Ability.RERANK:
+            self._work = _judge(core, speller, prompts, spec, batch_tokens(spec, files))
+        else:
+            self._work = _generating(core, speller, prompts)
         self._vocabulary = Vocabulary(speller, prompts.tokens)
         layers = files.number("num_hidden_layers", "n_layer")
         return Loaded(
@@ -76,16 +85,20 @@ class VllmBackend:
             layers_total=layers,
             load_seconds=time.monotonic() - began,
             max_sequences=TAKEN_PER_PARALLEL * spec.parallel,
-            abilities=(Ability.GENERATE,),
+            abilities=(spec.purpose,),
         )
 
     def prepare(self, request: GenerateRequest | PooledRequest, arrival: float) -> Prepared:
         """Return a request ready for the engine; raises ServingError."""
-        if self._work is None:
-            raise EngineFailed("the model is not loaded", retry_after=1)
-        if not isinstance(request, GenerateRequest):
-            raise InvalidRequest("the model is loaded for something else")
-        return self._work.prepare(request, arrival)
+        match self._work, request:
+            case None, _:
+                raise EngineFailed("the model is not loaded", retry_after=1)
+            case Generating() as generating, GenerateRequest():
+                return generating.prepare(request, arrival)
+            case Pooling() as pooling, EmbedRequest() | RerankRequest():
+                return ReadyJob(pooling, pooling.prepare(request, arrival))
+            case _:
+                raise InvalidRequest("the model is loaded for something else")
 
     def tokenized(self, request: TokenizeRequest) -> Tokens:
         """Return a text's tokens; raises ServingError."""
@@ -125,3 +138,18 @@ class VllmBackend:
         if self._vocabulary is None:
             raise EngineFailed("the model is not loaded", retry_after=1)
         return self._vocabulary
+
+
+def _generating(core: Core, speller: Speller, prompts: Prompts) -> Generating:
+    work = Generating(core, speller, prompts)
+    work.try_out()
+    return work
+
+
+def _judge(
+    core: Core, speller: Speller, prompts: Prompts, spec: EngineSpec, budget: int
+) -> Pooling:
+    judging = Judging(core, speller)
+    texts = judging_texts(speller, prompts)
+    judging.try_out(texts.ranked(RerankRequest("probe", "a", ("a",)))[0])
+    return Pooling(texts, judging, spec.purpose, budget=budget, width=spec.parallel)

@@ -64,11 +64,13 @@ def estimate(spec: EngineSpec, *, on_gpu: bool) -> Footprint:
 def check_spec(spec: EngineSpec, files: ModelFiles, *, on_gpu: bool) -> None:
     """Raise LoadError for settings that this engine does not have."""
     check_generates(files)
-    if spec.purpose is not Ability.GENERATE:
+    if spec.purpose is Ability.EMBED:
         raise invalid_model(
-            "a model in safetensors generates; tasks Embedding and Rerank want GGUF, or ONNX, "
-            "which `ullage convert` makes of encoders"
+            "a model in safetensors generates; task Embedding wants GGUF, or ONNX, which "
+            "`ullage convert` makes of encoders"
         )
+    if spec.purpose is Ability.RERANK:
+        _check_asked(spec, files)
     if spec.kv_cache_type is not CacheType.F16:
         raise invalid_model(
             f"engine.kvCacheType {spec.kv_cache_type} is for GGUF; vLLM keeps keys and values as "
@@ -89,6 +91,17 @@ def check_spec(spec: EngineSpec, files: ModelFiles, *, on_gpu: bool) -> None:
     for adapter in spec.adapters:
         adapter_rank(adapter)
     context_length(spec, files)
+
+
+def _check_asked(spec: EngineSpec, files: ModelFiles) -> None:
+    """Raise LoadError for what cannot be asked whether a document answers a query."""
+    if files.chat_template is None:
+        raise invalid_model(
+            "the model has no chat template to be asked with, so it ranks nothing: task Rerank "
+            "wants one that does, a cross-encoder in GGUF, or ONNX, which `ullage convert` makes"
+        )
+    if spec.adapters:
+        raise invalid_model("adapters are for what generates; with task Rerank remove them")
 
 
 def context_length(spec: EngineSpec, files: ModelFiles) -> int:

@@ -29,7 +29,7 @@ class Speller(HubTokenizer):
         framed = self.tokenized("a")
         self.adds_bos = self.bos is not None and framed[:1] == [self.bos]
         self.adds_eos = self.eos is not None and framed[-1:] == [self.eos]
-        settings = json.loads(self._tokenizer.to_str())
+        settings = json.loads(self.as_text)
         self._added: Mapping[int, Mapping[str, Any]] = {
             each["id"]: each for each in settings["added_tokens"]
         }
