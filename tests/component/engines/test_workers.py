@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ from tests.support.workers import (
     text_of,
 )
 from ullage_api.conditions import Reason
-from ullage_runtime.core.domain import EngineSpec
+from ullage_runtime.core.domain import Chunk, EngineSpec
 from ullage_runtime.core.errors import EngineFailed, LoadError
 from ullage_runtime.engines.worker.board import server_board
 from ullage_runtime.engines.worker.engine import WorkerEngine
@@ -212,3 +213,36 @@ async def test_a_worker_shows_that_it_computes_and_its_death_wipes_the_mark(
     await eventually(none)
     for engine in engines:
         await engine.unload()
+
+
+async def test_workers_that_compute_at_once_share_the_threads(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "tiny.gguf", Shape(context=8192))
+    engines = [await loaded(path, threads=4) for _ in range(2)]
+    idle = [threads_of(engine) for engine in engines]
+
+    def start(engine: WorkerEngine) -> "asyncio.Task[list[Chunk]]":
+        return asyncio.create_task(chunks_of(engine, completion("Hello")))
+
+    def computing(*wanted: int) -> Callable[[], Awaitable[bool]]:
+        async def met() -> bool:
+            # The engine's own thread computes too; the others come and go with its steps.
+            return [threads_of(e) - i + 1 for e, i in zip(engines, idle, strict=True)] == [*wanted]
+
+        return met
+
+    try:
+        first = start(engines[0])
+        await eventually(computing(4, 1))
+        second = start(engines[1])
+        await eventually(computing(2, 2))
+        second.cancel()
+        await eventually(computing(4, 2))  # who waits keeps the threads of its last step, asleep
+        first.cancel()
+    finally:
+        for engine in engines:
+            await engine.unload()
+
+
+def threads_of(engine: WorkerEngine) -> int:
+    """Return how many threads a worker has."""
+    return psutil.Process(engine.pid).num_threads()

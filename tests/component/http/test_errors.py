@@ -137,9 +137,10 @@ async def test_a_bad_completion_is_refused_with_the_fields_name(
         (b"", "JSON object"),
         (b"[]", "JSON object"),
         (b'"x"', "JSON object"),
-        (b"\xff\xfe", "body"),
-        (b"[" * 200_000, "body"),
-        (b'{"model": ' + b"9" * 6000 + b"}", "body"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b'{"model": "\xff"}', "byte 11 is not UTF-8"),
+        (b"[" * 200_000, "nested too deep"),
+        (b'{"model": ' + b"9" * 6000 + b"}", "6000 digits"),
     ],
 )
 async def test_a_body_that_is_no_json_object_is_refused(

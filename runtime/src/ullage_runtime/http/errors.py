@@ -108,7 +108,20 @@ def _from_http(request: Request, error: HTTPException) -> ServingError:
         return MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}")
     if error.status_code == UnknownPath.status:
         return UnknownPath(f"nothing answers at {request.url.path}; /openapi.json lists all paths")
+    if error.__cause__ is not None:
+        return InvalidRequest(f"the request body is not valid JSON: {_complaint(error.__cause__)}")
     return InvalidRequest(str(error.detail))
+
+
+def _complaint(cause: BaseException) -> str:
+    """Return in words what kept a body from being read, which FastAPI only hints at."""
+    match cause:
+        case UnicodeDecodeError():
+            return f"byte {cause.start} is not UTF-8"
+        case RecursionError():
+            return "it is nested too deep"
+        case _:
+            return str(cause)
 
 
 def _allowed(app: FastAPI, request: Request) -> list[str]:
