@@ -169,6 +169,11 @@ class Bench:
             self.step()
         raise AssertionError(f"not over after {steps} steps")
 
+    def forget(self) -> None:
+        """Drop all cached prefixes."""
+        while self.scheduler.memory.drop_idle():
+            self.check()
+
     def check(self) -> None:
         """Compare the account of the cells with the cells."""
         assert self.scheduler.memory.cells.used == self.context.used

@@ -15,7 +15,7 @@ tails = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Submits, steps, cancels, breaks and trims in any order on a context that is too small."""
+    """Submits, steps, cancels, breaks and forgets in any order on a context that is too small."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.live.remove(sequence)
         self.bench.scheduler.finish(sequence)
 
-    @rule(cells=st.integers(0, CELLS))
-    def trim(self, cells: int) -> None:
-        self.bench.scheduler.trim(cells)
+    @rule()
+    def forget(self) -> None:
+        self.bench.forget()
 
     @rule()
     def unusable(self) -> None:
@@ -81,7 +81,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.bench.context.fragmented = 0
         self.bench.run()
         assert all(s.phase is Phase.OVER and len(s.tokens) == s.limit for s in self.live)
-        self.bench.scheduler.trim(0)
+        self.bench.forget()
         assert self.bench.context.used == 0
 
 

@@ -268,15 +268,18 @@ def test_of_a_giant_as_much_is_kept_as_may_be() -> None:
     assert answer(again) == written_alone(prompt(300), 2)
 
 
-def test_cached_prefixes_can_be_trimmed() -> None:
-    bench = Bench(FakeContext(512))
-    for n in range(4):
-        bench.submit(prompt(40, n), 2)
-    bench.run()
-    bench.scheduler.trim(100)
-    assert bench.context.used == 82
-    bench.scheduler.trim(0)
-    assert bench.context.used == 0
+def test_the_cached_prefix_that_was_unused_for_longest_goes_first() -> None:
+    bench = Bench(FakeContext(400))
+
+    def cached(number: int) -> int:
+        sequence = bench.submit(prompt(40, number), 2)
+        bench.run()
+        return sequence.cached
+
+    # There is room for four of them, with two tokens of each answer.
+    assert [cached(n) for n in (1, 2, 3, 4, 1, 5)] == [0, 0, 0, 0, 39, 0]
+    assert [cached(n) for n in (1, 3, 4, 5)] == [39] * 4
+    assert cached(2) == 0
 
 
 def test_a_tenant_with_many_requests_does_not_hold_up_one_with_few() -> None:
@@ -337,5 +340,5 @@ def test_cells_return_to_what_they_were() -> None:
     for n in range(12):
         bench.submit(prompt(20, n), 40)
     bench.run()
-    bench.scheduler.trim(0)
+    bench.forget()
     assert bench.context.used == bench.scheduler.memory.cells.used == 0

@@ -51,7 +51,7 @@ class Memory:
         self._busy: set[int] = set()
         self._idle: dict[int, None] = {}
         self._max_idle = min(MAX_IDLE, context.slots - running) if context.shares_prefixes else 0
-        self.idle_cells_limit = context.cells // IDLE_SHARE
+        self._max_idle_cells = context.cells // IDLE_SHARE
 
     @property
     def idle(self) -> int:
@@ -116,7 +116,7 @@ class Memory:
 
     def keep(self, salt: Hashable, slot: int, tokens: Tokens[int]) -> None:
         """Keep a running sequence's cells as a cached prefix, or as many of them as may be kept."""
-        tokens = tokens[: self.idle_cells_limit]
+        tokens = tokens[: self._max_idle_cells]
         if len(tokens) < MIN_PREFIX or not self._max_idle:
             self.release(slot)
             return
@@ -137,7 +137,7 @@ class Memory:
         self.release(slot)
         self._idle[kept] = None
         self._tree.insert(salt, kept, tokens)
-        self.trim()
+        self._trim()
 
     def cached(self) -> Iterator[tuple[Hashable, tuple[int, ...], int]]:
         """Yield cached prefixes, latest used first: who may share each, its tokens, its slot."""
@@ -164,13 +164,6 @@ class Memory:
         self.keep(salt, slot, tokens)
         return True
 
-    def trim(self) -> None:
-        """Drop cached prefixes beyond the limits of their number and their cells."""
-        while len(self._idle) > self._max_idle or (
-            self._idle and self.cells.used - self.cells.held_by(self._busy) > self.idle_cells_limit
-        ):
-            _ = self.drop_idle()
-
     def drop_idle(self) -> bool:
         """Drop the cached prefix that was unused for longest; False when there is none."""
         if not self._idle:
@@ -187,6 +180,13 @@ class Memory:
         self._idle.clear()
         self._free = list(range(self._computing))
         self._free_keeping = list(range(self._computing, self.context.slots))
+
+    def _trim(self) -> None:
+        """Drop cached prefixes beyond the limits of their number and their cells."""
+        while len(self._idle) > self._max_idle or (
+            self._idle and self.cells.used - self.cells.held_by(self._busy) > self._max_idle_cells
+        ):
+            _ = self.drop_idle()
 
     def _note(self, salt: Hashable, slot: int, tokens: Tokens[int]) -> None:
         if self.context.shares_prefixes and len(tokens) >= MIN_PREFIX:

@@ -127,11 +127,6 @@ class Scheduler:
             self.pace.observe(step.prefilled, step.decoded, seconds)
             self._turns.charge(seconds)
 
-    def trim(self, cells: int) -> None:
-        """Let cached prefixes hold so many cells at most from now on."""
-        self.memory.idle_cells_limit = cells
-        self.memory.trim()
-
     # Who runs ------------------------------------------------------------------------------------
 
     def _expire(self, now: float) -> tuple[Sequence, ...]:
