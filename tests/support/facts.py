@@ -52,6 +52,7 @@ from ullage_operator.reconcile.observed import (
 )
 from ullage_operator.reconcile.plan import Plan
 from ullage_operator.reconcile.pool import alias_losers
+from ullage_operator.reconcile.reindex import rolled_back
 from ullage_operator.reconcile.tokens import pool_token
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -363,6 +364,7 @@ class World:
             pods=tuple(self.pods[o] for o in sorted(self.pods)),
             refusals=alias_losers(tuple(self.members.values())),
             collection_refusals=refusals(self.pool()),
+            rolled_back=rolled_back(self.reindexes.values()),
             note=self.note,
         )
 

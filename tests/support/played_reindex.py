@@ -73,7 +73,9 @@ class PlayedPod:
 
     def _did(self, method: str, path: str, body: Any, query: Mapping[str, str]) -> Any:
         answers: dict[tuple[str, str], Callable[[], Any]] = {
-            ("POST", "/lease"): lambda: self._lease(body["worker"], body.get("token")),
+            ("POST", "/lease"): lambda: self._lease(
+                body["worker"], body.get("token"), ends=body["ends"]
+            ),
             ("POST", "/pages"): lambda: self._page(
                 Range.model_validate(body["range"]), body["next"], body["limit"]
             ),
@@ -107,13 +109,15 @@ class PlayedPod:
         self.failure, self.phase = message, Phase.CANCELLING
         return Done()
 
-    def _lease(self, worker: str, token: int | None) -> Any:
+    def _lease(self, worker: str, token: int | None, *, ends: bool) -> Any:
         if token is None:
             if self.holder not in {None, worker}:
                 return refused(409, "lease_held")
             self.holder, self.token = worker, self.token + 1
         elif token != self.token:
             return refused(409, "stale_lease")
+        if ends:
+            self.holder = None
         return Lease(
             token=self.token,
             uid="uid",

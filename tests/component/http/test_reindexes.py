@@ -23,6 +23,8 @@ from tests.support.collection_pods import (
 from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.stores import eventually
 from ullage_runtime.app import Runtime
+from ullage_runtime.retrieval.reindex.wire import LeaseRequest
+from ullage_runtime.retrieval.reindex.worker.driving import ExitCode
 
 R = "/v1/reindexes"
 WIDE = 32
@@ -165,6 +167,18 @@ async def test_another_model_takes_over_under_traffic_and_goes_back_with_the_wri
             soaking = await reached(client, "Soaking")
             assert soaking["plan"] == "Reembed"
             assert soaking["switched"] is True
+            # Specs have a generation on a cluster only, and here is none.
+            assert soaking["target"].get("generation") is None
+            told = (await client.get("/metrics")).text
+            names = 'collection="notes",job="job"'
+            for series in (
+                f'ullage_reindex_phase{{{names},phase="Soaking"}} 1.0',
+                f'ullage_reindex_phase{{{names},phase="Copying"}} 0.0',
+                f'ullage_reindex_points{{{names},what="total"}} {soaking["points"]["total"]}.0',
+                f'ullage_reindex_points{{{names},what="failed"}} 0.0',
+                f"ullage_reindex_points_per_second{{{names}}} 0.0",
+            ):
+                assert series in told, series
             described = await ready(client)
             assert (described["model"], described["dimensions"]) == ("other", WIDE)
             before = users.writes
@@ -185,3 +199,29 @@ async def test_another_model_takes_over_under_traffic_and_goes_back_with_the_wri
 
 async def _more(users: Traffic, count: int) -> bool:
     return users.writes > count
+
+
+async def test_a_worker_that_is_asked_to_end_keeps_the_next_one_from_nothing(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, BOTH, notes())) as (runtime, client):
+        await ready(client)
+        await filled(client, 100)
+        await wanted(runtime, files, 2, embedding={"modelDeployment": "other"})
+        await started(client, rate={"pointsPerSecond": 1})
+        await reached(client, "Copying")
+        job = runtime.services.reindexes.find("job").job
+
+        async def is_driven() -> bool:
+            return job.record.token == 1
+
+        await eventually(is_driven, PATIENCE)
+        process = runtime.workers.processes["job"]
+        process.terminate()
+        async with asyncio.timeout(PATIENCE):
+            assert await process.wait() == ExitCode.TERMINATED
+        # Nobody has to wait for the end of its lease, which would be refused here.
+        lease = await runtime.services.reindexes.find("job").lease(LeaseRequest(worker="next"))
+        assert lease.token == 2
+        await posted(client, f"{R}/job/cancel", {})
+        await reached(client, "Cancelled")

@@ -314,6 +314,9 @@ async def test_a_worker_whose_lease_was_taken_can_change_nothing(tmp_path: pathl
             with pytest.raises(StaleLease):
                 await work
         assert here.report().phase == "Copying"
+        # One that goes, and says so, keeps nobody waiting.
+        await driven.lease(LeaseRequest(worker="new", token=new.token, ends=True))
+        assert (await driven.lease(LeaseRequest(worker="third"))).token == new.token + 1
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,12 @@ them anew after a change that is meant.
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from lupa.lua51 import LuaRuntime
 
+from tests.support.argo_health import CHARTS, FOLDER, health
 from tests.support.facts import (
     World,
     collection,
@@ -43,8 +42,6 @@ from ullage_api.kinds.rollout import Transition
 from ullage_api.wire.pod_report import CollectionState
 from ullage_operator.reconcile.observed import ProfileView
 
-CHARTS = Path(__file__).resolve().parents[3] / "charts"
-FOLDER = CHARTS / "argocd/resource_customizations/ullage.dev"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 
 
@@ -275,17 +272,6 @@ def plain(kind: str, world: World) -> dict[str, Any]:
         if name in {"name", "namespace", "generation", "annotations"} and value
     }
     return found
-
-
-def health(kind: str, found: dict[str, Any]) -> dict[str, str]:
-    """Run the script as Argo CD does: on Lua 5.1, with the object as the global `obj`."""
-    lua = LuaRuntime(unpack_returned_tuples=True, register_eval=False)
-    allowed = {"obj", "ipairs", "pairs", "tostring", "tonumber", "type", "string", "table", "math"}
-    for name in list(lua.globals()):
-        if name not in allowed:
-            lua.globals()[name] = None
-    lua.globals()["obj"] = lua.table_from(found, recursive=True)
-    return dict(lua.execute((FOLDER / kind / "health.lua").read_text()))
 
 
 @pytest.mark.parametrize(("kind", "state"), CASES)

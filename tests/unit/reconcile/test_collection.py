@@ -22,10 +22,10 @@ from tests.support.facts import (
     resource,
     silent,
 )
-from ullage_api.conditions import Condition, Reason, find
+from ullage_api.conditions import Condition, ConditionType, Reason, find
 from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.reindex_phase import ReindexPhase
-from ullage_api.kinds.reindex_status import ReindexTarget
+from ullage_api.kinds.reindex_status import ReindexJobStatus, ReindexTarget
 from ullage_api.names import COLLECTION_FINALIZER
 from ullage_api.wire.pod_report import CollectionState
 from ullage_operator.reconcile.collection import decide_collection
@@ -404,3 +404,21 @@ def test_what_was_rolled_back_stays_so_until_the_spec_changes() -> None:
     metadata = old.metadata.model_copy(update={"generation": 2})
     made.collections["notes"] = old.model_copy(update={"metadata": metadata})
     assert told(says(decided(made), differences=differences), "InSync")[1] == "NeedsReindex"
+
+
+def test_what_was_rolled_back_stays_so_although_its_pod_has_forgotten_the_job() -> None:
+    target = ReindexTarget(generation=1)
+    made = reindexed(world(), ReindexPhase.ROLLING_BACK, target=target)
+    assert told(made, "InSync") == ("False", "Reindexing")
+    over = Condition(
+        type=ConditionType.COMPLETE,
+        status="False",
+        reason=Reason.ROLLED_BACK,
+        message="spec.rollback is true",
+        observed_generation=1,
+        last_transition_time="2026-01-01T00:00:00Z",
+    )
+    status = ReindexJobStatus(phase=ReindexPhase.CANCELLED, target=target, conditions=[over])
+    made.add_reindexes(reindex().model_copy(update={"status": status}))
+    differences = ("model is 'old', the spec says 'embed'",)
+    assert told(says(made, differences=differences), "InSync") == ("False", "RolledBack")

@@ -17,8 +17,13 @@ class ReindexTarget(KubeModel):
     """What the collection is brought to, pinned when the job begins."""
 
     generation: Annotated[
-        int, Field(ge=0, description="Generation of the VectorCollection's spec that it is.")
-    ]
+        int | None,
+        Field(
+            ge=1,
+            description="Generation of the VectorCollection's spec that it is; absent outside a "
+            "cluster, where specs have none.",
+        ),
+    ] = None
     physical_collection: Annotated[
         str | None, Field(max_length=128, description="Name of what is filled in the store.")
     ] = None

@@ -46,7 +46,7 @@ from ullage_operator.reconcile.pool import (
     decide_pool,
     with_conflict,
 )
-from ullage_operator.reconcile.reindex import decide_reindex
+from ullage_operator.reconcile.reindex import decide_reindex, rolled_back
 
 log = structlog.get_logger(__name__)
 
@@ -174,6 +174,7 @@ class Reconciler:
             facts.note,
             facts.refusals,
             facts.collection_refusals,
+            facts.rolled_back,
             facts.profile,
             observed.profile,
             pods,
@@ -366,6 +367,7 @@ def facts_of(observed: PoolObserved, plan: Plan) -> PoolFacts:
         pods=observed.pods,
         refusals=alias_losers(observed.members),
         collection_refusals=refusals(observed),
+        rolled_back=rolled_back(observed.reindexes),
         note=plan.note,
     )
 

@@ -313,7 +313,7 @@ def rolled_back(s: Seen) -> Finding | None:
     if s.entry is None or not s.entry.differences:
         return None
     before = conditions.find(s.previous.conditions or (), ConditionType.IN_SYNC)
-    if s.undone is None and (
+    if not s.is_undone and (
         before is None
         or before.reason != Reason.ROLLED_BACK
         or before.observed_generation != s.resource.metadata.generation

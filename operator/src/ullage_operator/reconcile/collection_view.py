@@ -45,19 +45,15 @@ class Seen(OnOnePod):
         return tuple(j for j in report.reindexes if j.collection == name) if report else ()
 
     @property
-    def undone(self) -> ReportedReindex | None:
-        """The job that brought it to its spec as it is now, and was rolled back."""
-        generation = self.resource.metadata.generation
-        return next(
-            (
-                job
-                for job in self.jobs
-                if job.phase.is_over
-                and job.reason is Reason.ROLLED_BACK
-                and job.target is not None
-                and job.target.generation == generation
-            ),
-            None,
+    def is_undone(self) -> bool:
+        """Whether a job brought it to its spec as it is now, and somebody went back."""
+        metadata = self.resource.metadata
+        return (metadata.name, metadata.generation) in self.observed.pool.rolled_back or any(
+            job.phase.is_over
+            and job.reason is Reason.ROLLED_BACK
+            and job.target is not None
+            and job.target.generation == metadata.generation
+            for job in self.jobs
         )
 
 

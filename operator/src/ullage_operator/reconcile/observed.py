@@ -240,6 +240,8 @@ class PoolFacts:
     """Members whose name or alias an older one has, with what to tell them."""
     collection_refusals: Mapping[str, Refusal] = field(default_factory=dict)
     """Collections that cannot be acted on."""
+    rolled_back: frozenset[tuple[str, int]] = frozenset()
+    """Collections, with the generation of their spec, whose reindex somebody has undone."""
     note: PoolNote | None = None
 
 

@@ -11,12 +11,14 @@ The pod that owns the collection does the work and decides; what is here tells i
 - `Switched`: whether searches use the target.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from ullage_api import conditions
 from ullage_api.conditions import Condition, ConditionType, Reason
+from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.reindex_phase import ReindexPhase
 from ullage_api.kinds.reindex_status import ReindexJobStatus, ReindexPoints
 from ullage_api.names import REINDEX_FINALIZER
@@ -252,6 +254,23 @@ def _expired(s: Seen, status: ReindexJobStatus) -> tuple[tuple[Delete, ...], flo
     why = f"it was over for {kept} s"
     gone = Delete(resource.api_version, resource.kind, metadata.name, metadata.uid, why)
     return (gone,), None
+
+
+def rolled_back(jobs: Iterable[ReindexJob]) -> frozenset[tuple[str, int]]:
+    """Return what jobs had brought to its spec before somebody went back: name and generation.
+
+    A pod forgets a job that is over; its resource does not.
+    """
+    return frozenset(
+        (job.spec.collection, target.generation)
+        for job in jobs
+        if job.status is not None
+        and (target := job.status.target) is not None
+        and target.generation is not None
+        and (said := conditions.find(job.status.conditions or (), ConditionType.COMPLETE))
+        and said.reason == Reason.ROLLED_BACK
+        and job.is_over
+    )
 
 
 # --- Events -----------------------------------------------------------------------------------

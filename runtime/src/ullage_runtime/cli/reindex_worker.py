@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import time
 from typing import Annotated
@@ -27,7 +28,8 @@ def reindex_worker(
 
     Pods and the operator start this by themselves. The pool's token is read from the environment
     variable ULLAGE_POOL_TOKEN. Exit status: 0 when nothing is left to do, 1 when the pod did not
-    answer for ten minutes, 2 when it refuses, 3 when another worker drives the job.
+    answer for ten minutes, 2 when it refuses, 3 when another worker drives the job, 143 when it
+    was asked to end.
     """
     set_up_logging(load_settings().values)
     raise typer.Exit(asyncio.run(_drive(pod, job)))
@@ -37,8 +39,14 @@ async def _drive(url: str, job: str) -> ExitCode:
     pod = Pod(url, job, os.environ.get(TOKEN_VARIABLE))
     # Who it is has to differ from any other worker's, also from this one's after a restart.
     worker = f"{socket.gethostname()[:64]}/{os.getpid()}/{time.time_ns()}"
+    leased = Leased(pod, worker, Pace(), time.monotonic)
     try:
-        leased = Leased(pod, worker, Pace(), time.monotonic)
-        return await Driving(pod, leased).run()
+        driving = asyncio.ensure_future(Driving(pod, leased).run())
+        # As a container's first process it would not even hear it.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, driving.cancel)
+        return await driving
+    except asyncio.CancelledError:
+        await leased.let_go()
+        return ExitCode.TERMINATED
     finally:
         await pod.close()

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.kinds.model_status import Residency
+from ullage_api.kinds.reindex_phase import ReindexPhase
 from ullage_api.wire.pod_report import CollectionState, PodReport
 
 STEP_SECONDS = (
@@ -35,6 +36,7 @@ class ReportCollector(Collector):
         yield from _device_metrics(report)
         yield from _model_metrics(report)
         yield from _collection_metrics(report)
+        yield from _reindex_metrics(report)
 
 
 def _device_metrics(report: PodReport) -> Iterator[Metric]:
@@ -140,6 +142,31 @@ def _collection_metrics(report: PodReport) -> Iterator[Metric]:
             if value is not None:
                 family.add_metric((collection.name,), float(value))
         yield family
+
+
+def _reindex_metrics(report: PodReport) -> Iterator[Metric]:
+    names = ("job", "collection")
+    phase = GaugeMetricFamily(
+        "ullage_reindex_phase", "1 for what a reindex job does.", labels=(*names, "phase")
+    )
+    points = GaugeMetricFamily(
+        "ullage_reindex_points",
+        "Points, or documents that are cut anew, of a reindex job.",
+        labels=(*names, "what"),
+    )
+    rate = GaugeMetricFamily(
+        "ullage_reindex_points_per_second", "How fast a reindex job copies.", labels=names
+    )
+    for job in report.reindexes:
+        labels = (job.name, job.collection)
+        for word in ReindexPhase:
+            phase.add_metric((*labels, word), float(job.phase is word))
+        points.add_metric((*labels, "total"), float(job.points.total or 0))
+        points.add_metric((*labels, "copied"), float(job.points.copied))
+        points.add_metric((*labels, "caught_up"), float(job.points.caught_up))
+        points.add_metric((*labels, "failed"), float(job.points.failed))
+        rate.add_metric(labels, float(job.rate or 0))
+    yield from (phase, points, rate)
 
 
 class Metrics:

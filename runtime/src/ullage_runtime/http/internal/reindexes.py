@@ -58,7 +58,7 @@ DRIVE = (*READ, StaleLease)
 
 @router.post("/lease", responses=refusals(*DRIVE, LeaseHeld))
 async def take_lease(job: Job, body: LeaseRequest, services: ServicesOf) -> Lease:
-    """Give a worker the right to drive a job, or renew it."""
+    """Give a worker the right to drive a job, renew it, or take it back."""
     return await services.reindexes.find(job).lease(body)
 
 

@@ -65,7 +65,7 @@ class Driven:
         return self.job.record
 
     async def lease(self, asked: LeaseRequest) -> Lease:
-        """Give or renew the right to drive; raises LeaseHeld or StaleLease."""
+        """Give, renew or take back the right to drive; raises LeaseHeld or StaleLease."""
         if self.job.scene is None:
             # What was kept of the job is not known yet, the last lease among it.
             raise CollectionUnavailable(
@@ -82,7 +82,7 @@ class Driven:
         else:
             await self.job.change({"token": record.token + 1, "worker": asked.worker})
             log.info("lease given", job=record.name, worker=asked.worker, token=record.token + 1)
-        self._until = self.clock() + LEASE_SECONDS
+        self._until = self.clock() + (0.0 if asked.ends else LEASE_SECONDS)
         return await self._lease()
 
     def _check(self, token: int, worker: str | None = None) -> None:

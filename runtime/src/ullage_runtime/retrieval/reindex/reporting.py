@@ -99,7 +99,7 @@ def _target(record: JobRecord) -> ReindexTarget | None:
             }
         )
     return ReindexTarget(
-        generation=record.wanted_generation,
+        generation=record.wanted_generation or None,
         physical_collection=record.target,
         epoch=record.epoch,
         model=model,

@@ -69,6 +69,8 @@ class LeaseRequest(KubeModel):
     worker: Annotated[str, Field(min_length=1, max_length=128)]
     token: int | None = None
     """The lease's token, to go on; absent to begin."""
+    ends: bool = False
+    """Whether the worker goes, and another one may drive at once."""
 
 
 class Lease(KubeModel):

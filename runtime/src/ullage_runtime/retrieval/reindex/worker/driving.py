@@ -53,6 +53,8 @@ class ExitCode(IntEnum):
     """The pod does not accept the token or the request; starting it again does not help."""
     FENCED = 3
     """Another worker has the lease."""
+    TERMINATED = 143
+    """It was asked to end, as by a drain of its node, and the next one goes on at once."""
 
 
 class Driving:

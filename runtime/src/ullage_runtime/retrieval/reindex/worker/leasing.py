@@ -1,6 +1,7 @@
 """The right to drive a job: kept while the worker lives, lost once another one has it."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +11,7 @@ import structlog
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_runtime.core.reindexing.rate import Pace, Pressure
 from ullage_runtime.retrieval.reindex.wire import Lease, LeaseRequest, Load
-from ullage_runtime.retrieval.reindex.worker.pod import Busy, Pod
+from ullage_runtime.retrieval.reindex.worker.pod import Busy, Pod, WorkerError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -18,6 +19,8 @@ RENEWALS: Final = 4
 """How often a lease is renewed before it would end."""
 BUSY_PAUSE: Final = 1.0
 """Between two attempts to take a lease that another worker has."""
+GOING_SECONDS: Final = 3.0
+"""How long a worker that is asked to end may take to say so."""
 
 
 def pressure(load: Load) -> Pressure:
@@ -63,6 +66,15 @@ class Leased:
         while True:
             await asyncio.sleep(self.lease.seconds / RENEWALS)
             await self.renew()
+
+    async def let_go(self) -> None:
+        """Say that this worker goes; a pod that does not hear it waits for the lease's end."""
+        if self._lease is None:
+            return
+        request = LeaseRequest(worker=self.worker, token=self._lease.token, ends=True)
+        with contextlib.suppress(WorkerError, TimeoutError):
+            async with asyncio.timeout(GOING_SECONDS):
+                await self.pod.lease(request)
 
     def note(self, load: Load) -> None:
         """Have the pace follow what the pod says of its load."""
