@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import math
+import itertools
 import pathlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ from tests.support.workers import SLACK, eventually
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings, PrecisionType
 from ullage_api.kinds.model_deployment import Task
+from ullage_api.kinds.model_status import Residency
 from ullage_api.kinds.serving_limits import ServingLimits
-from ullage_api.profile import RuntimeSettings
+from ullage_api.profile import LevelThresholds, RuntimeSettings
 from ullage_api.wire.pod_report import ReportedModel
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 from ullage_runtime.core.domain import EngineSpec
@@ -31,13 +32,16 @@ from ullage_runtime.engines.worker.engine import WorkerEngine
 from ullage_runtime.governor.host import HostMemory
 from ullage_runtime.models.pool import ModelPool
 from ullage_runtime.models.sources import ModelCache
+from ullage_runtime.models.warm import PREFIX_LEAST
 
 PATIENCE = 240.0
 """Seconds for whatever has to come about on a machine that is busy."""
 MIB = 1 << 20
-CALM = 0.75
-"""Share of the device that is in use at most, so that the warm tier is not emptied."""
-SHAPE = Shape(width=256, layers=2, heads=4, feed_forward=1024, chatml_tokens=True)
+NEVER = LevelThresholds(moderate=98, high=99, critical=100)
+"""Levels that memory does not reach: who leaves does so for another model, and for nothing else."""
+CHANGING = 24 * MIB
+"""By how much what the encoders take together may differ from one start to the next."""
+SHAPE = Shape(width=256, layers=6, heads=4, feed_forward=1024, chatml_tokens=True)
 SHORT, LONG = 4096, 16_384
 """Contexts from which follows how much memory one of another length takes."""
 ENCODER = Encoder(width=256, layers=4, feed_forward=1024, context=512)
@@ -112,7 +116,7 @@ def models(context: int, precision: PrecisionType = PrecisionType.F32) -> tuple[
 
 def document(files: pathlib.Path, *wanted: DesiredModel, sequence: int = 1) -> PoolDesired:
     settings = RuntimeSettings(
-        file_roots=(str(files),), memory_max_percent=100, memory_reserve_percent=0
+        file_roots=(str(files),), memory_max_percent=100, memory_reserve_percent=0, levels=NEVER
     )
     return PoolDesired(namespace="team", pool="default", settings=settings, models=wanted).sealed(
         sequence
@@ -208,15 +212,16 @@ async def checked_ledger(pool: ModelPool) -> None:
 async def test_models_of_two_engines_share_memory_that_is_too_small_for_all(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
-    """Two of the three fit at most, so that each has others leave when it is asked."""
+    """Both encoders fit, beside what is kept of the chat model, or the chat model alone."""
     promised, taken = await needs_of(tmp_path / "alone", files)
-    kept = (files / "chat.gguf").stat().st_size + 16 * MIB
-    needed = sum(promised.values()) + kept
-    size = math.ceil(needed / CALM)
-    assert needed + min(taken.values()) > size
-    context = await context_for(files / "chat.gguf", needed)
+    kept = (files / "chat.gguf").stat().st_size + PREFIX_LEAST
+    size = sum(promised.values()) + kept + CHANGING
+    context = await context_for(files / "chat.gguf", size - CHANGING // 2)
     async with serving(tmp_path / "shared", files, Small(size), context) as (pool, client):
         await everybody_is_answered(pool, client, size)
+        await the_chat_model_comes_back_from_memory(pool, client, size - min(taken.values()))
+        rounded = document(files, *models(context, PrecisionType.INT8), sequence=2)
+        await the_embedder_is_swapped_under_traffic(pool, client, rounded)
     assert pool.report().devices[0].ledger_bytes == 0
 
 
@@ -226,15 +231,15 @@ async def everybody_is_answered(pool: ModelPool, client: httpx.AsyncClient, size
 
     async def asks(question: Question) -> int:
         nonlocal fullest
-        for turn in range(3):
+        for turn in range(2):
             await ask(client, question, **({"user": str(turn)} if question is CHAT else {}))
             fullest = max(fullest, pool.report().devices[0].ledger_bytes)
-        return 3
+        return 2
 
     answered = await asyncio.gather(*(asks(question) for question in QUESTIONS))
-    assert answered == [3, 3, 3]
+    assert answered == [2, 2, 2]
     # Who came first was chance; in this order each has to make way for the other.
-    for question in (QUESTIONS[-1], CHAT, QUESTIONS[-1]):
+    for question in (RANK, CHAT, RANK):
         await ask(client, question)
     assert fullest <= size
     listed = (await client.get("/memory/evictions")).json()["data"]
@@ -244,4 +249,65 @@ async def everybody_is_answered(pool: ModelPool, client: httpx.AsyncClient, size
     assert any(victim in {"embed", "rank"} and other == "chat" for victim, other in pairs)
     assert all(each["bytes"] > 0 and each["rule"] for each in moved)
     assert not [decision for decision in pool.decisions() if decision.is_refusal]
+    await checked_ledger(pool)
+
+
+async def the_chat_model_comes_back_from_memory(
+    pool: ModelPool, client: httpx.AsyncClient, beside: int
+) -> None:
+    """Encoders take its place, its file and prefixes wait in memory, and it goes on from them.
+
+    With more than the bytes `beside` it leaves no room for an encoder.
+    """
+    before = await ask(client, CHAT)
+    active = reported(pool, "chat").active
+    assert active is not None
+    assert active.resident_bytes is not None
+    assert active.resident_bytes > beside
+    await ask(client, EMBED)
+    await ask(client, RANK)
+    await holds(lambda: reported(pool, "chat").residency is Residency.WARM)
+    assert {reported(pool, name).residency for name in ("embed", "rank")} == {Residency.RESIDENT}
+    assert reported(pool, "chat").host_bytes > 0
+    await checked_ledger(pool)
+    after = await ask(client, CHAT)
+    assert after["choices"][0]["text"] == before["choices"][0]["text"]
+    usage = after["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1
+    active = reported(pool, "chat").active
+    assert active is not None
+    assert active.promote_seconds is not None
+    await checked_ledger(pool)
+
+
+async def the_embedder_is_swapped_under_traffic(
+    pool: ModelPool, client: httpx.AsyncClient, rounded: PoolDesired
+) -> None:
+    """Its 8-bit build takes over while all three are asked, and no request fails."""
+    await ask(client, EMBED)
+    old = reported(pool, "embed").active
+    assert old is not None
+    over = asyncio.Event()
+    counts = dict.fromkeys(("chat", "embed", "rank"), 0)
+
+    async def asks(question: Question) -> None:
+        for number in itertools.count():
+            if over.is_set():
+                return
+            further = {"input": f"the fox {number}"} if question is EMBED else {}
+            await ask(client, question, **further)
+            counts[question.model] += 1
+
+    def is_swapped() -> bool:
+        now = reported(pool, "embed").active
+        return now is not None and now.revision != old.revision
+
+    askers = [asyncio.create_task(asks(question)) for question in QUESTIONS]
+    try:
+        await pool.apply(rounded)
+        await holds(is_swapped)
+        await holds(lambda: all(counts.values()))
+    finally:
+        over.set()
+        await asyncio.gather(*askers)
     await checked_ledger(pool)
