@@ -8,6 +8,7 @@ from bench import (
     estimates,
     latency,
     overhead,
+    reindex,
     rest,
     retrieval,
     shortage,
@@ -25,6 +26,7 @@ app.command("overhead")(overhead.main)
 app.command("embeddings")(embeddings.main)
 app.command("estimates")(estimates.main)
 app.command("decision")(decision.main)
+app.command("reindex")(reindex.main)
 app.command("rest")(rest.main)
 app.command("retrieval")(retrieval.main)
 app.command("soak")(soak.main)

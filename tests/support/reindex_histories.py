@@ -59,7 +59,7 @@ UNCOPIED = (
     Phase.COPYING,
 )
 FATEFUL = frozenset(
-    {"create", "drop", "write", "copy", "scroll", "retrieve", "alter", "point_alias"}
+    {"create", "drop", "write", "copy", "carry", "scroll", "retrieve", "alter", "point_alias"}
 )
 """What the process may die at; what is only looked at comes all the time."""
 
@@ -252,7 +252,8 @@ class ReindexHistory:
         self.wishes: dict[str, Any] = {"rollback_seconds": 3600}
         self.generation = 1
         self.is_begun = False
-        reembeds = self.dice.random() < 0.7
+        # What a store copies by itself is out of a fault's reach.
+        reembeds = self.dice.random() < 0.7 or self.fault is not None
         self.wanted = {"model": "new"} if reembeds else {"profile": "HighAccuracy"}
         self.end = self.dice.choice(("keep", "keep", "rollback", "cancel"))
         # A lost change shows where there is much to copy, and little is written afterwards.

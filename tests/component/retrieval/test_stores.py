@@ -8,18 +8,22 @@ from dataclasses import replace
 import pytest
 
 from tests.support.stores import LAYOUT, STORES, eventually, opened, point, vector
+from ullage_runtime.retrieval.stores.embedded import EmbeddedStore
 from ullage_runtime.retrieval.stores.objects import token_vectors
 from ullage_runtime.retrieval.stores.port import (
     DELETED,
     LARGEST_POINT,
     VERSION,
     Branch,
+    Carried,
     Fusion,
     Point,
+    PointId,
     Query,
     Sparse,
     Store,
     StoreRefused,
+    Stretch,
 )
 
 SECONDS = 60.0
@@ -127,6 +131,45 @@ async def test_scrolling_shows_every_point_once_in_the_order_of_ids(
     assert [each.id for each in page] == list(range(0, 25, 2))
     assert await store.count(name) == 25
     assert await store.count(name, where) == 13
+
+
+async def test_a_store_that_copies_by_itself_leaves_what_is_newer_or_deleted_here_and_there(
+    store: Store, name: str
+) -> None:
+    named = "00000000-0000-4000-8000-000000000001"
+    target = f"{name}-target"
+    await store.create(target, LAYOUT)
+    await store.write(name, [point(n, n=n) for n in range(150)], 3)
+    await store.write(name, [replace(point(7, n=7), id=named)], 3)
+    await store.write(name, [Point(10, {DELETED: True})], 4)
+    await store.write(name, [point(11, n="newer")], 9)
+    await store.copy(name, [Point(12, {"n": "foreign"}, vector(12))], 99)
+    for number, version in ((20, 2), (21, 8)):
+        await store.write(target, [point(number, n="there")], version)
+    pages: list[Carried] = []
+    for first, last in ((None, 99), (100, None)):
+        after: PointId | None = first
+        while True:
+            page = await store.carry(Stretch(name, target, after, last, 40, before=5))
+            if page is None:
+                assert not isinstance(store, EmbeddedStore)
+                await store.drop(target)
+                return
+            pages.append(page)
+            after = page.next
+            if after is None:
+                break
+    assert [each.seen for each in pages] == [40, 40, 20, 40, 11]
+    assert sum(each.copied for each in pages) == 149
+    source, there = [
+        {each.id: each for each in (await store.scroll(side, limit=1000, vectors=True))[0]}
+        for side in (name, target)
+    ]
+    await store.drop(target)
+    assert there.keys() == source.keys() - {10, 11}
+    assert there.pop(21).payload == {"n": "there", VERSION: 8}
+    assert there.pop(12).payload == {"n": "foreign", VERSION: 0}
+    assert all(source[each] == there[each] for each in there)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from ullage_runtime.core.reindexing.rate import (
     LONG_QUEUE,
     MOST_RATE,
     REST_SECONDS,
+    SEEN_SECONDS,
     Pace,
     Pressure,
 )
@@ -77,9 +78,21 @@ def test_a_difference_of_a_blink_or_of_a_few_searches_changes_nothing() -> None:
 
 def test_a_trickle_is_left_however_slow_others_are() -> None:
     pace = resting()
-    for second in range(20):
+    for second in range(100):
         pace.adjust(SLOW, second)
     assert pace.rate == LEAST_RATE
+
+
+def test_the_rate_is_not_halved_again_before_searches_can_show_what_came_of_it() -> None:
+    pace = resting()
+    for second in range(int(SEEN_SECONDS)):
+        pace.adjust(SLOW, second)
+    assert pace.rate == FIRST_RATE / 2
+    pace.adjust(SLOW, SEEN_SECONDS)
+    assert pace.rate == FIRST_RATE / 4
+    for second in range(10):
+        pace.adjust(FAST, 1 + SEEN_SECONDS + second)
+    assert pace.rate == pytest.approx(FIRST_RATE / 2), "in ten steps it is where it was too high"
 
 
 def test_nothing_is_copied_while_memory_is_critical() -> None:

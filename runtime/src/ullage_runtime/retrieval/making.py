@@ -42,6 +42,11 @@ class Making:
             return self.revision == other.revision
         return self.model == other.model
 
+    def makes_like(self, other: Self) -> bool:
+        """Whether all that the other makes is as this one makes it."""
+        same = self.sparse is other.sparse and self.multivector is other.multivector
+        return same and self.embeds_like(other)
+
 
 @dataclass(frozen=True, slots=True)
 class Remade:

@@ -10,8 +10,12 @@ from prometheus_client import CollectorRegistry, Histogram
 
 TOTAL: Final = "total"
 """Stage that is all of them together."""
-RECENT_SECONDS: Final = 30.0
-"""What "of late" means."""
+RECENT_SECONDS: Final = 5.0
+"""What "of late" means where much is searched."""
+LEAST_RECENT: Final = 20
+"""Searches that are told of where there are fewer in that time."""
+RECENT_LIMIT_SECONDS: Final = 30.0
+"""How old they may be."""
 MOST_RECENT: Final = 1000
 _SECONDS: Final = (
     *(0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.015, 0.025, 0.05),
@@ -46,8 +50,10 @@ class RetrievalMetrics:
 
     def recent(self, collection: str) -> tuple[int, float | None]:
         """Return how many searches there were of late, and what 95 % of them did not exceed."""
-        after = self._clock() - RECENT_SECONDS
-        took = sorted(s for at, s in self._recent.get(collection, ()) if at >= after)
+        now, kept = self._clock(), self._recent.get(collection, ())
+        known = [(at, s) for at, s in kept if now - at <= RECENT_LIMIT_SECONDS]
+        fresh = sum(now - at <= RECENT_SECONDS for at, _ in known)
+        took = sorted(s for _, s in known[-max(fresh, LEAST_RECENT) :])
         return len(took), took[math.ceil(0.95 * len(took)) - 1] if took else None
 
     def forget(self, collection: str) -> None:

@@ -2,6 +2,7 @@
 
 The rate rises by steps while nobody is held up and is halved when somebody is, as TCP's does
 (Chiu and Jain, 1989), between what the job allows and a trickle; before the first time it doubles.
+It is halved once, not again before what is told of searches can show what came of it.
 It stops altogether while memory is critical. Points are paid from a token bucket.
 """
 
@@ -18,7 +19,9 @@ LEAST_RATE: Final = 20.0
 """The trickle that is left when others are held up by something else than us."""
 MOST_RATE: Final = 1_000_000.0
 RISE: Final = 0.05
-"""Share of the highest rate so far that is added at a time."""
+"""Share of the rate that was too high that is added at a time."""
+SEEN_SECONDS: Final = 6.0
+"""How long it takes until the times of searches, which are those of the last 5 s, show a change."""
 BURST_SECONDS: Final = 0.5
 """Points that may be copied at once, in seconds of the rate."""
 SLOWER: Final = 1.3
@@ -27,8 +30,8 @@ LEAST_SLOWER_SECONDS: Final = 0.002
 """A difference that is too small to be told from chance."""
 ENOUGH_SEARCHES: Final = 10
 """With fewer, the slowest of them say nothing."""
-REST_SECONDS: Final = 35.0
-"""How long it takes until the times of searches are those at rest: they tell of the last 30 s."""
+REST_SECONDS: Final = 2 * SEEN_SECONDS
+"""How long searches are looked at before they are taken to be at rest."""
 _CLOSE: Final = 1e-6
 """A millionth of a point is no reason to wait: sums of floats are not exact."""
 LONG_QUEUE: Final = 8
@@ -64,7 +67,7 @@ class Pace:
     _at: float | None = None
     _adjusted_at: float = float("-inf")
     _highest: float = FIRST_RATE
-    _was_pressed: bool = False
+    _pressed_at: float | None = None
     _resting_since: float | None = None
     _is_stopped: bool = False
 
@@ -89,10 +92,11 @@ class Pace:
             return
         self.why = self._held_up(pressure)
         if self.why:
-            self._was_pressed = True
-            self._highest = max(self.rate, LEAST_RATE)
-            self.rate = self._bounded(self.rate / 2)
-        elif self._was_pressed:
+            if self._pressed_at is None or now - self._pressed_at >= SEEN_SECONDS:
+                self._pressed_at = now
+                self._highest = max(self.rate, LEAST_RATE)
+                self.rate = self._bounded(self.rate / 2)
+        elif self._pressed_at is not None:
             self.rate = self._bounded(self.rate + RISE * self._highest)
         else:
             self.rate = self._bounded(self.rate * 2)

@@ -1,5 +1,6 @@
 """The part of Qdrant's REST API that we use, over the shards of this process."""
 
+import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ullage_runtime.retrieval.edge.carrying import Page
 from ullage_runtime.retrieval.edge.optimising import OptimisationFailed, Optimiser
 from ullage_runtime.retrieval.edge.refusals import Refused
 from ullage_runtime.retrieval.edge.shards import Shards
@@ -129,6 +131,18 @@ async def _upsert(facade: Facade, request: Request) -> Any:
     return _completed()
 
 
+async def _carry(facade: Facade, request: Request) -> Any:
+    """Not Qdrant's: copy a page of another collection's points, some at a time."""
+    name, body = _name(request), await _body(request)
+    page = Page.of(body)
+    while not page.is_done:
+        await facade.optimiser.wait_writable(name)
+        facade.shards.carry(name, page)
+        # Whoever searches has a turn in between.
+        await asyncio.sleep(0)
+    return page.told()
+
+
 async def _delete(facade: Facade, request: Request) -> Any:
     body = await _body(request)
     await facade.optimiser.wait_writable(_name(request))
@@ -192,6 +206,7 @@ ROUTES: tuple[tuple[str, str, Answer], ...] = (
     ("GET", "/aliases", _aliases),
     ("POST", "/collections/aliases", _change_aliases),
     ("PUT", "/collections/{name}/points", _upsert),
+    ("POST", "/collections/{name}/points/carry", _carry),
     ("POST", "/collections/{name}/points/delete", _delete),
     ("PUT", "/collections/{name}/index", _index),
     ("DELETE", "/collections/{name}/index/{field:path}", _drop_index),

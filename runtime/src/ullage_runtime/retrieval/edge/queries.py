@@ -129,7 +129,7 @@ def _params(data: Mapping[str, Any] | None) -> edge.SearchParams | None:
 def record_json(record: edge.Record) -> dict[str, Any]:
     """Return a stored point as REST writes it."""
     return {
-        "id": _id_json(record.id),
+        "id": id_json(record.id),
         "payload": record.payload,
         "vector": _vectors_json(record.vector),
     }
@@ -138,7 +138,7 @@ def record_json(record: edge.Record) -> dict[str, Any]:
 def scored_json(point: edge.ScoredPoint) -> dict[str, Any]:
     """Return a found point as REST writes it."""
     return {
-        "id": _id_json(point.id),
+        "id": id_json(point.id),
         "version": point.version,
         "score": point.score,
         "payload": point.payload,
@@ -146,7 +146,8 @@ def scored_json(point: edge.ScoredPoint) -> dict[str, Any]:
     }
 
 
-def _id_json(value: object) -> int | str:
+def id_json(value: object) -> int | str:
+    """Return a point's id as REST writes it."""
     return value if isinstance(value, int) else str(value)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import qdrant_edge as edge
 
 from ullage_runtime.retrieval.edge import layout as layouts
+from ullage_runtime.retrieval.edge.carrying import CARRIED_AT_ONCE, Page
 from ullage_runtime.retrieval.edge.filters import filter_of
 from ullage_runtime.retrieval.edge.queries import (
     id_of,
@@ -186,6 +187,15 @@ class Shards:
         mode = _MODES[body.get("update_mode") or "upsert"]
         operation = edge.UpdateOperation.upsert_points(points, condition, mode)
         shard.update(lambda engine: engine.update(operation), len(points))
+
+    def carry(self, name: str, page: Page) -> None:
+        """Copy the next points of a page of another collection."""
+        shard, source = self.shard(name), self.shard(page.source)
+        self._check_room()
+        with _refusals():
+            operation = page.portion(source.engine)
+        if operation is not None:
+            shard.update(lambda engine: engine.update(operation), CARRIED_AT_ONCE)
 
     def _check_room(self) -> None:
         try:

@@ -1,6 +1,8 @@
 """A page of points copied from one physical collection to another, while both are written."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -13,12 +15,13 @@ from ullage_runtime.retrieval.reindex.scene import Scene
 from ullage_runtime.retrieval.reindex.wire import FailedPoint, PageRequest, PageResult
 from ullage_runtime.retrieval.stores.port import (
     VERSION,
+    Carried,
     Point,
     StoreRefused,
     StoreUnavailable,
+    Stretch,
 )
 
-NUMBER_BYTES: Final = 4
 _FULL: Final = ("No space left", "disk is full", "os error 28", "Errno 28", "Disk quota")
 
 
@@ -34,6 +37,16 @@ async def copied(
     source, target = record.source, record.target
     if source is None or target is None:
         raise RuntimeError("the job has no collections yet")
+    making, wanted = scene.routing.making_of(source), Making.of(record.made)
+    if making.makes_like(wanted):
+        carried = await _carried(scene, source, target, asked, record.barrier + 1)
+        if carried is not None:
+            return PageResult(
+                next=carried.next,
+                copied=carried.copied,
+                skipped=carried.seen - carried.copied,
+                seconds=time.perf_counter() - began,
+            )
     points, following = await scene.store.scroll(
         source,
         after=asked.range.first if asked.next is None else asked.next,
@@ -47,13 +60,14 @@ async def copied(
             following = None
         points = inside
     old = [p for p in points if not p.is_tombstone and p.version <= record.barrier]
-    remade = await remaker.remade(old, scene.routing.making_of(source), Making.of(record.made))
+    remade = await remaker.remade(old, making, wanted)
     whole = [_with_version(point) for point in remade.points]
     failed = [
         FailedWrite(p.id, p.version, remade.failed[p.id]) for p in old if p.id in remade.failed
     ]
     if whole:
-        await _written(scene, target, whole, record.barrier + 1)
+        with _room(target):
+            await scene.store.copy(target, whole, record.barrier + 1)
     writer = scene.changes.writer(target)
     if writer is not None:
         await writer.note_failed(record.barrier, whole, failed)
@@ -62,7 +76,6 @@ async def copied(
         copied=len(whole) - len(failed),
         skipped=len(points) - len(old),
         failed=tuple(FailedPoint(id=each.id, reason=each.reason) for each in failed),
-        bytes=sum(len(point.dense or ()) * NUMBER_BYTES for point in whole),
         seconds=time.perf_counter() - began,
     )
 
@@ -72,9 +85,21 @@ def _with_version(point: Point) -> Point:
     return replace(point, payload={**point.payload, VERSION: point.version})
 
 
-async def _written(scene: Scene, target: str, points: list[Point], before: int) -> None:
+async def _carried(
+    scene: Scene, source: str, target: str, asked: PageRequest, before: int
+) -> Carried | None:
+    after = asked.range.first if asked.next is None else asked.next
+    with _room(target):
+        return await scene.store.carry(
+            Stretch(source, target, after, asked.range.last, asked.limit, before)
+        )
+
+
+@contextmanager
+def _room(target: str) -> Iterator[None]:
+    """Say it plainly when the target has no room."""
     try:
-        await scene.store.copy(target, points, before)
+        yield
     except (StoreUnavailable, StoreRefused) as error:
         if any(word in str(error) for word in _FULL):
             raise DiskFull(

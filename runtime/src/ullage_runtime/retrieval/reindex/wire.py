@@ -52,7 +52,7 @@ class Load(KubeModel):
     """How busy the pod is with what matters more."""
 
     search_p95_seconds: float | None = None
-    """What 95 % of the searches of the last 30 s did not exceed; absent without any."""
+    """What 95 % of the searches of late did not exceed; absent without any."""
     searches: int = 0
     """How many that were."""
     queue: int = 0
@@ -131,8 +131,6 @@ class PageResult(KubeModel):
     skipped: int
     """Points that are written after the copy began, and reach the target by that."""
     failed: tuple[FailedPoint, ...] = ()
-    bytes: int = 0
-    """About how many bytes of vectors were written."""
     seconds: float = 0.0
     load: Load = Load()
 

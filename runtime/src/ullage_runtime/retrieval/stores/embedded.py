@@ -1,13 +1,20 @@
 """The embedded store through Qdrant's client, and what only it can be asked."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import httpx
 
-from ullage_runtime.retrieval.stores.port import StoreRefused, StoreUnavailable
-from ullage_runtime.retrieval.stores.qdrant import QdrantStore
+from ullage_runtime.retrieval.stores.port import (
+    Carried,
+    StoreRefused,
+    StoreUnavailable,
+    Stretch,
+)
+from ullage_runtime.retrieval.stores.qdrant import QdrantStore, words_of
 
-ASK_SECONDS: Final = 10.0
+ASK_SECONDS: Final = 60.0
 
 
 class EmbeddedStore(QdrantStore):
@@ -25,14 +32,23 @@ class EmbeddedStore(QdrantStore):
 
     async def build(self, collection: str) -> None:
         """Have its index built now, however little has changed."""
+        await self._asked(f"/collections/{collection}/optimise/soon")
+
+    async def carry(self, stretch: Stretch) -> Carried | None:
+        """Have the owner copy a page: the points need not be put into words, there and back."""
+        found = await self._asked(f"/collections/{stretch.target}/points/carry", asdict(stretch))
+        return Carried(found["next_page_offset"], found["seen"], found["copied"])
+
+    async def _asked(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:
-            answer = await self._owner.post(f"/collections/{collection}/optimise/soon")
+            answer = await self._owner.post(path, json=body)
         except httpx.HTTPError as error:
             raise StoreUnavailable(f"the store cannot be reached: {error!r}") from error
         if answer.is_server_error:
-            raise StoreUnavailable(answer.text)
+            raise StoreUnavailable(words_of(answer.content))
         if answer.is_error:
-            raise StoreRefused(answer.text)
+            raise StoreRefused(words_of(answer.content))
+        return answer.json()["result"]
 
     async def close(self) -> None:
         """Let go of connections."""

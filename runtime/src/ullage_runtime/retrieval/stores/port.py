@@ -178,12 +178,48 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Points that a store is to copy by itself, in the order of ids."""
+
+    source: str
+    target: str
+    after: PointId | None
+    """Where it begins; None at the first point."""
+    last: PointId | None
+    """Where it ends at the latest; None at the last point."""
+    limit: int
+    before: int
+    """The version from which on points are left as they are, here and there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What became of a page of points that a store copied by itself."""
+
+    next: PointId | None
+    """Where the next page begins; None after the last point."""
+    seen: int
+    """Points of the page, tombstones included."""
+    copied: int
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A point that was found."""
 
     id: PointId
     score: float
     payload: Payload
+
+
+def older(version: int) -> Filter:
+    """Return what finds points that are older than a version, or nobody's."""
+    return {
+        "should": [
+            {"key": VERSION, "range": {"lt": version}},
+            {"is_empty": {"key": VERSION}},
+        ]
+    }
 
 
 class Store(Protocol):
@@ -220,6 +256,10 @@ class Store(Protocol):
 
         What was written from that version on is left as it is; returns once it is so.
         """
+        ...
+
+    async def carry(self, stretch: Stretch) -> Carried | None:
+        """Copy points as `scroll` and `copy` do, within the store; None where it cannot."""
         ...
 
     async def build(self, collection: str) -> None:

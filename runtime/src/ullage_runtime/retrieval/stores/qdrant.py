@@ -22,6 +22,7 @@ from ullage_runtime.retrieval.stores.port import (
     DELETED,
     SPARSE,
     VERSION,
+    Carried,
     Description,
     Filter,
     Found,
@@ -34,6 +35,8 @@ from ullage_runtime.retrieval.stores.port import (
     StoreRefused,
     StoreTimeout,
     StoreUnavailable,
+    Stretch,
+    older,
 )
 
 if TYPE_CHECKING:  # importing it takes seconds and 80 MB, which a pod without collections saves
@@ -132,7 +135,7 @@ class QdrantStore:
 
     async def copy(self, collection: str, points: Sequence[Point], before: int) -> None:
         """Write points with the versions they have, over what is older than one, or missing."""
-        older = self._filter(_older(before))
+        condition = self._filter(older(before))
         # In portions: while a request is put into words, nobody else has a turn.
         for portion in portions(points):
             structs = [
@@ -142,8 +145,13 @@ class QdrantStore:
                 for point in portion
             ]
             await _completed(
-                self._client.upsert(collection, structs, wait=True, update_filter=older)
+                self._client.upsert(collection, structs, wait=True, update_filter=condition)
             )
+
+    async def carry(self, stretch: Stretch) -> Carried | None:
+        """Return None: a server hands its points out, and has them brought back."""
+        del stretch
+        return None
 
     async def build(self, collection: str) -> None:
         """Have its index built now; servers see to that by themselves."""
@@ -281,15 +289,6 @@ class QdrantStore:
         )
 
 
-def _older(version: int) -> Filter:
-    return {
-        "should": [
-            {"key": VERSION, "range": {"lt": version}},
-            {"is_empty": {"key": VERSION}},
-        ]
-    }
-
-
 async def _done(work: Awaitable[T]) -> T:
     """Await a request and say what went wrong in the port's terms."""
     from pydantic import ValidationError
@@ -302,7 +301,7 @@ async def _done(work: Awaitable[T]) -> T:
         kind: type[StoreError] = StoreRefused
         if error.status_code in _UNAVAILABLE:
             kind = StoreUnavailable
-        raise kind(_words(error.content) or f"HTTP {error.status_code}") from error
+        raise kind(words_of(error.content) or f"HTTP {error.status_code}") from error
     except ResponseHandlingException as error:
         if isinstance(error.source, httpx.TimeoutException):
             raise StoreTimeout("the store took too long") from error
@@ -320,7 +319,8 @@ async def _completed(work: Awaitable[Any]) -> None:
         raise StoreTimeout(f"the store has not finished: {result.status}")
 
 
-def _words(content: bytes) -> str:
+def words_of(content: bytes) -> str:
+    """Return what a store says went wrong."""
     try:
         return str(json.loads(content)["status"]["error"])
     except (ValueError, KeyError, TypeError):

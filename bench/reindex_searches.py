@@ -1,0 +1,48 @@
+"""Searches at a steady rate, in a process of their own: `… URL KIND A_SECOND`.
+
+They go on until standard input ends. Prints JSON: for each, when it was due by the machine's clock
+and how many seconds after that its answer was there. Who waits does not ask less often.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from itertools import cycle
+
+import httpx
+
+from bench.retrieval_data import Corpus
+
+QUESTIONS = 2000
+
+
+async def main(url: str, kind: str, a_second: float) -> list[tuple[float, float]]:
+    """Ask until standard input ends; return when each was due and what its answer took."""
+    bodies = cycle(Corpus(seed=11).questions(kind, QUESTIONS))
+    took: list[tuple[float, float]] = []
+    over = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=60) as client,
+        asyncio.TaskGroup() as asked,
+    ):
+        await client.post(url, json=next(bodies))
+
+        async def ask(due: float) -> None:
+            answer = await client.post(url, json=next(bodies))
+            answer.raise_for_status()
+            took.append((due, time.time() - due))
+
+        began = time.time()
+        number = 0
+        while not over.done():
+            due = began + number / a_second
+            await asyncio.sleep(max(0.0, due - time.time()))
+            asked.create_task(ask(due))
+            number += 1
+    return took
+
+
+if __name__ == "__main__":
+    _url, _kind, _a_second = sys.argv[1:]
+    sys.stdout.write(json.dumps(asyncio.run(main(_url, _kind, float(_a_second)))))
