@@ -7,10 +7,8 @@ from typing import Any, Final
 from ullage_runtime.core.scheduling.memory import MAX_IDLE
 from ullage_runtime.core.scheduling.port import Decoded, Run
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
-from ullage_runtime.engines.llamacpp.model import Model
-
-MAX_SLOTS: Final = 256
-"""llama.cpp's LLAMA_MAX_SEQ: sequences it can tell apart in a unified memory."""
+from ullage_runtime.engines.llamacpp.model import MAX_SEQUENCES, Model
+from ullage_runtime.engines.llamacpp.rows import Rows
 
 _DONE: Final = 0
 _NO_SLOT: Final = 1
@@ -27,7 +25,7 @@ class LlamaContext:
         self._model = model
         self._handle = model.context
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
-        self._batch: Any = llama_cpp.llama_batch_init(model.batch, 0, 1)
+        self._rows = Rows(model.batch)
 
     @property
     def cells(self) -> int:
@@ -38,7 +36,7 @@ class LlamaContext:
     def slots(self) -> int:
         """Sequence ids there are."""
         parallel = self._model.parallel
-        return min(MAX_SLOTS, parallel + MAX_IDLE) if self.shares_prefixes else parallel
+        return min(MAX_SEQUENCES, parallel + MAX_IDLE) if self.shares_prefixes else parallel
 
     @property
     def batch(self) -> int:
@@ -53,20 +51,7 @@ class LlamaContext:
     def decode(self, runs: Sequence[Run]) -> Decoded:
         """Compute all runs in one call."""
         self._model.apply(runs[0].adapter)
-        batch, at = self._batch, 0
-        token, pos, n_seq_id = batch.token, batch.pos, batch.n_seq_id
-        seq_id, logits = batch.seq_id, batch.logits
-        for run in runs:
-            for index, value in enumerate(run.tokens):
-                token[at] = value
-                pos[at] = run.position + index
-                n_seq_id[at] = 1
-                seq_id[at][0] = run.slot
-                logits[at] = run.wants_all
-                at += 1
-            logits[at - 1] = run.wants_logits or run.wants_all
-        batch.n_tokens = at
-        result = llama_cpp.llama_decode(self._handle, batch)
+        result = llama_cpp.llama_decode(self._handle, self._rows.filled(runs))
         if result == _DONE:
             return Decoded.DONE
         return Decoded.NO_ROOM if result == _NO_SLOT else Decoded.FAILED
@@ -106,7 +91,5 @@ class LlamaContext:
         llama_cpp.llama_memory_clear(self._memory, True)  # noqa: FBT003 - llama.h has no names
 
     def close(self) -> None:
-        """Free the batch; idempotent. The model frees the rest."""
-        if self._batch is not None:
-            llama_cpp.llama_batch_free(self._batch)
-            self._batch = None
+        """Free what is computed from; idempotent. The model frees the rest."""
+        self._rows.close()

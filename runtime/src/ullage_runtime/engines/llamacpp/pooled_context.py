@@ -6,9 +6,11 @@ from typing import Any, Final
 
 from ullage_runtime.core.errors import EngineFailed
 from ullage_runtime.core.pooled import Output, Said
+from ullage_runtime.core.scheduling.port import Run
 from ullage_runtime.core.vectors import FLOAT_BYTES
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.model import Model
+from ullage_runtime.engines.llamacpp.rows import Rows
 from ullage_runtime.engines.pooled.texts import Frame
 
 _DONE: Final = 0
@@ -28,7 +30,7 @@ class PooledContext:
         self._width = width
         # An encoder has no memory; its batches do not go through a cache.
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
-        self._batch: Any = llama_cpp.llama_batch_init(model.batch, 0, 1)
+        self._rows = Rows(model.batch)
 
     def compute(
         self,
@@ -36,12 +38,15 @@ class PooledContext:
         outputs: Collection[Output],  # noqa: ARG002 - there is but one
     ) -> list[Said]:
         """Return each text's vector or score; raises EngineFailed."""
-        self._fill(texts)
+        rows = self._rows.filled(
+            Run(sequence, 0, text, wants_logits=True, wants_all=self._wants_all)
+            for sequence, text in enumerate(texts)
+        )
         if self._memory:
             llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003 - llama.h has no names
-            result = llama_cpp.llama_decode(self._handle, self._batch)
+            result = llama_cpp.llama_decode(self._handle, rows)
         else:
-            result = llama_cpp.llama_encode(self._handle, self._batch)
+            result = llama_cpp.llama_encode(self._handle, rows)
         if result != _DONE:
             raise EngineFailed(
                 f"llama.cpp could not compute a batch of {len(texts)} texts", retry_after=1
@@ -49,24 +54,8 @@ class PooledContext:
         return [Said(self._numbers(sequence, texts)) for sequence in range(len(texts))]
 
     def close(self) -> None:
-        """Free the batch; idempotent. The model frees the rest."""
-        if self._batch is not None:
-            llama_cpp.llama_batch_free(self._batch)
-            self._batch = None
-
-    def _fill(self, texts: Sequence[Sequence[int]]) -> None:
-        batch, at = self._batch, 0
-        token, pos, n_seq_id = batch.token, batch.pos, batch.n_seq_id
-        seq_id, logits = batch.seq_id, batch.logits
-        for sequence, text in enumerate(texts):
-            for position, value in enumerate(text):
-                token[at] = value
-                pos[at] = position
-                n_seq_id[at] = 1
-                seq_id[at][0] = sequence
-                logits[at] = self._wants_all or position == len(text) - 1
-                at += 1
-        batch.n_tokens = at
+        """Free what is computed from; idempotent. The model frees the rest."""
+        self._rows.close()
 
     def _numbers(self, sequence: int, _texts: Sequence[Sequence[int]]) -> bytes:
         found = llama_cpp.llama_get_embeddings_seq(self._handle, sequence)
