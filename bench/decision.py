@@ -23,7 +23,8 @@ from ullage_runtime.cli.load.outcome import Spread, spread
 from ullage_runtime.core.domain import Footprint
 from ullage_runtime.core.eviction import Candidate, victims
 from ullage_runtime.governor.policy import MemoryOverrides, memory_policy
-from ullage_runtime.governor.service import Governor, MemoryRefusedError
+from ullage_runtime.governor.refusals import MemoryRefusedError
+from ullage_runtime.governor.service import Governor
 from ullage_runtime.models.clock import SystemClock
 from ullage_runtime.models.pool import ModelPool
 

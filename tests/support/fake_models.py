@@ -68,6 +68,7 @@ class FakeDevice:
     id: str = "host"
     kind: DeviceKind = DeviceKind.HOST
     name: str = "memory"
+    cuda_name: str = ""
 
     used: int = 0
     own: int | None = None
@@ -141,8 +142,8 @@ class FakeEngines:
     made: list["FakeEngine"] = field(default_factory=list)
     _pids: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
-    async def __call__(self, path: str) -> "FakeEngine":
-        engine = FakeEngine(self, path, next(self._pids))
+    async def __call__(self, path: str, gpus: str = "") -> "FakeEngine":
+        engine = FakeEngine(self, path, next(self._pids), gpus)
         self.made.append(engine)
         return engine
 
@@ -154,8 +155,9 @@ class FakeEngines:
 class FakeEngine:
     """One engine: it loads, counts aloud and dies when it is told to."""
 
-    def __init__(self, engines: FakeEngines, path: str, pid: int) -> None:
+    def __init__(self, engines: FakeEngines, path: str, pid: int, gpus: str = "") -> None:
         self._engines = engines
+        self.gpus = gpus
         self.path = path
         self.pid = pid
         self.starts_alone = False

@@ -61,6 +61,11 @@ class NvmlTrace:
         named = board if handle.slice is None else board["slices"][str(handle.slice)]
         return str(named["name"])
 
+    def nvmlDeviceGetUUID(self, handle: Handle) -> str:  # noqa: N802
+        if handle.slice is None:
+            return f"GPU-{handle.board}"
+        return f"MIG-{handle.board}-{handle.slice}"
+
     def nvmlDeviceGetMigMode(self, handle: Handle) -> tuple[int, int]:  # noqa: N802
         mode = self._boards[handle.board]["mig"]
         if mode is None:

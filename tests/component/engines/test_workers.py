@@ -191,6 +191,13 @@ def test_a_worker_numbers_gpus_as_the_driver_does() -> None:
     assert chosen["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
+def test_a_worker_that_is_told_its_gpu_sees_that_one_whatever_else_is_said() -> None:
+    others = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST", "CUDA_VISIBLE_DEVICES": "0,1"}
+    told = worker_environment(others, "1")
+    assert (told["CUDA_VISIBLE_DEVICES"], told["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
+    assert worker_environment(others)["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
 async def test_a_worker_shows_that_it_computes_and_its_death_wipes_the_mark(
     tmp_path: Path,
 ) -> None:

@@ -35,46 +35,46 @@ def ledger() -> Ledger:
 
 
 def test_what_exceeds_the_whole_budget_never_fits(ledger: Ledger) -> None:
-    decision = ledger.reserve("a", "host", 9 * GIB + 1)
+    decision = ledger.reserve("a", ("host",), 9 * GIB + 1)
     assert decision == NeverFits(required=9 * GIB + 1, budget=9 * GIB, total=10 * GIB)
     assert ledger.used("host") == 0
 
 
 def test_what_fits_only_once_others_leave_must_wait(ledger: Ledger) -> None:
-    assert isinstance(ledger.reserve("a", "host", 5 * GIB), Granted)
-    assert ledger.reserve("b", "host", 5 * GIB) == MustWait(5 * GIB, 4 * GIB, 9 * GIB)
+    assert isinstance(ledger.reserve("a", ("host",), 5 * GIB), Granted)
+    assert ledger.reserve("b", ("host",), 5 * GIB) == MustWait(5 * GIB, 4 * GIB, 9 * GIB)
     ledger.release("a")
-    assert isinstance(ledger.reserve("b", "host", 5 * GIB), Granted)
+    assert isinstance(ledger.reserve("b", ("host",), 5 * GIB), Granted)
 
 
 def test_the_actual_size_replaces_the_estimate(ledger: Ledger) -> None:
-    ledger.reserve("a", "host", 5 * GIB)
+    ledger.reserve("a", ("host",), 5 * GIB)
     ledger.commit("a", 3 * GIB)
     assert ledger.free("host") == 6 * GIB
 
 
 def test_bytes_being_released_still_count(ledger: Ledger) -> None:
-    ledger.reserve("a", "host", 5 * GIB)
+    ledger.reserve("a", ("host",), 5 * GIB)
     ledger.commit("a", 5 * GIB)
     ledger.begin_release("a")
-    assert isinstance(ledger.reserve("b", "host", 5 * GIB), MustWait)
+    assert isinstance(ledger.reserve("b", ("host",), 5 * GIB), MustWait)
 
 
 def test_nothing_is_released_twice(ledger: Ledger) -> None:
-    ledger.reserve("a", "host", 1)
+    ledger.reserve("a", ("host",), 1)
     ledger.release("a")
     with pytest.raises(LedgerError):
         ledger.release("a")
 
 
 def test_an_owner_has_one_entry(ledger: Ledger) -> None:
-    ledger.reserve("a", "host", 1)
+    ledger.reserve("a", ("host",), 1)
     with pytest.raises(LedgerError):
-        ledger.reserve("a", "host", 1)
+        ledger.reserve("a", ("host",), 1)
 
 
 def test_what_is_being_released_is_not_committed_again(ledger: Ledger) -> None:
-    ledger.reserve("a", "host", 1)
+    ledger.reserve("a", ("host",), 1)
     ledger.begin_release("a")
     with pytest.raises(LedgerError):
         ledger.commit("a", 2)
@@ -83,7 +83,7 @@ def test_what_is_being_released_is_not_committed_again(ledger: Ledger) -> None:
 
 
 def test_what_is_warm_counts_and_is_not_committed_again(ledger: Ledger) -> None:
-    ledger.reserve("a", "host", 5 * GIB)
+    ledger.reserve("a", ("host",), 5 * GIB)
     ledger.keep_warm("a", 4 * GIB)
     assert ledger.used_as("host", EntryState.WARM) == 4 * GIB
     assert ledger.free("host") == 5 * GIB
@@ -96,28 +96,28 @@ def test_what_is_warm_counts_and_is_not_committed_again(ledger: Ledger) -> None:
 
 
 def test_a_load_takes_warm_bytes_over_in_the_same_step(ledger: Ledger) -> None:
-    ledger.reserve("warm", "host", 4 * GIB)
+    ledger.reserve("warm", ("host",), 4 * GIB)
     ledger.keep_warm("warm", 4 * GIB)
-    ledger.reserve("other", "host", 3 * GIB)
-    assert ledger.reserve("load", "host", 7 * GIB, instead_of="warm") == MustWait(
+    ledger.reserve("other", ("host",), 3 * GIB)
+    assert ledger.reserve("load", ("host",), 7 * GIB, instead_of="warm") == MustWait(
         7 * GIB, 6 * GIB, 9 * GIB
     )
     assert ledger.entry("warm") is not None, "nothing was taken over for nothing"
-    assert isinstance(ledger.reserve("load", "host", 6 * GIB, instead_of="warm"), Granted)
+    assert isinstance(ledger.reserve("load", ("host",), 6 * GIB, instead_of="warm"), Granted)
     assert ledger.entry("warm") is None
     assert ledger.free("host") == 0
 
 
 def test_only_what_is_warm_can_be_taken_over(ledger: Ledger) -> None:
-    ledger.reserve("a", "host", 4 * GIB)
+    ledger.reserve("a", ("host",), 4 * GIB)
     with pytest.raises(LedgerError, match="nothing warm"):
-        ledger.reserve("b", "host", 1, instead_of="a")
-    assert isinstance(ledger.reserve("b", "host", 5 * GIB, instead_of="gone"), Granted)
+        ledger.reserve("b", ("host",), 1, instead_of="a")
+    assert isinstance(ledger.reserve("b", ("host",), 5 * GIB, instead_of="gone"), Granted)
 
 
 def test_what_neighbours_take_is_not_granted_and_makes_nothing_impossible(ledger: Ledger) -> None:
     ledger.set_left("host", 6 * GIB)
-    assert ledger.reserve("a", "host", 7 * GIB) == MustWait(7 * GIB, 6 * GIB, 9 * GIB)
+    assert ledger.reserve("a", ("host",), 7 * GIB) == MustWait(7 * GIB, 6 * GIB, 9 * GIB)
     assert ledger.taken_by_neighbours("host") == 3 * GIB
     ledger.set_budget("host", total=10 * GIB, budget=5 * GIB)
     assert (ledger.free("host"), ledger.taken_by_neighbours("host")) == (5 * GIB, 0)
@@ -150,7 +150,7 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
     def reserve(self, size: int) -> str:
         self.count += 1
         owner = f"o{self.count}"
-        self.reserved(owner, size, self.ledger.reserve(owner, "d", size))
+        self.reserved(owner, size, self.ledger.reserve(owner, ("d",), size))
         return owner
 
     @rule(target=owners, size=st.integers(0, 120), warm=owners)
@@ -159,9 +159,9 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
         owner = f"o{self.count}"
         if warm in self.held and self.states[warm] is not EntryState.WARM:
             with pytest.raises(LedgerError):
-                self.ledger.reserve(owner, "d", size, instead_of=warm)
+                self.ledger.reserve(owner, ("d",), size, instead_of=warm)
             return owner
-        decision = self.ledger.reserve(owner, "d", size, instead_of=warm)
+        decision = self.ledger.reserve(owner, ("d",), size, instead_of=warm)
         count = self.held.pop(warm, None)
         self.reserved(owner, size, decision)
         if count is not None and not isinstance(decision, Granted):
@@ -255,7 +255,7 @@ def test_a_million_random_steps_leave_what_a_plain_dictionary_has() -> None:
             owner, size = str(number), int(step * 1000)
             warm = first if states.get(first or "") is EntryState.WARM and size % 2 else None
             given = 0 if warm is None else held[warm]
-            decision = ledger.reserve(owner, "d", size, instead_of=warm)
+            decision = ledger.reserve(owner, ("d",), size, instead_of=warm)
             assert isinstance(decision, Granted) == (used - given + size <= budget)
             if isinstance(decision, Granted):
                 used += size - (0 if warm is None else held.pop(warm))

@@ -15,9 +15,10 @@ from ullage_runtime.core.domain import Footprint
 from ullage_runtime.engines.procfs import MemoryShare, memory_share
 from ullage_runtime.governor.control_group import cpu_throttled_seconds, memory_stall
 from ullage_runtime.governor.detection import detected_devices
-from ullage_runtime.governor.devices import DeviceError, OffLoop, own_processes
+from ullage_runtime.governor.devices import DeviceError, OffLoop, processes_of
 from ullage_runtime.governor.host import HostMemory
 from ullage_runtime.governor.nvml import gpus
+from ullage_runtime.governor.refusals import MemoryRefusedError
 from ullage_runtime.governor.service import Governor
 
 GIB = 1 << 30
@@ -53,22 +54,56 @@ async def test_a_gpu_says_what_all_and_what_our_processes_take(trace: NvmlTrace)
     assert (await sliced.read()).own == 9 * GIB
 
 
-async def test_of_several_devices_each_has_an_account_and_models_are_on_the_first(
+async def test_of_several_devices_each_has_an_account_and_the_tightest_is_taken(
     trace: NvmlTrace,
 ) -> None:
     governor = Governor(list(gpus(trace)))
-    reservation = governor.reserve("chat", Footprint(weights=40 * GIB))
+    large = governor.reserve("large", Footprint(weights=40 * GIB))
+    small = governor.reserve("small", Footprint(weights=8 * GIB))
+    assert (large.gpus, small.gpus) == ("0", "MIG-1-0")
     trace.moment = 1
     await governor.sample(0)
     told = {d.id: (d.ledger_bytes, d.used_bytes, d.level) for d in governor.report()}
     assert told == {
         "gpu0": (40 * GIB, 38 * GIB, MemoryLevel.LOW),
-        "gpu1.mig0": (0, 9 * GIB, MemoryLevel.CRITICAL),
+        "gpu1.mig0": (8 * GIB, 9 * GIB, MemoryLevel.CRITICAL),
         "gpu1.mig3": (0, told["gpu1.mig3"][1], MemoryLevel.LOW),
     }
-    assert governor.level is MemoryLevel.LOW, "that of the device with the models"
+    assert governor.level is MemoryLevel.CRITICAL, "that of the fullest"
+    assert governor.level_of(large.devices) is MemoryLevel.LOW
+    other = governor.reserve("other", Footprint(weights=8 * GIB))
+    assert other.devices == ("gpu1.mig3",), "of its twin the driver says that it is full"
+    with pytest.raises(MemoryRefusedError, match=r"of the gpu0 budget of 71\.7 GiB") as refused:
+        governor.reserve("third", Footprint(weights=60 * GIB))
+    assert refused.value.lacking.keys() == {"gpu0"}, "the others could never hold it"
+    for reservation in (large, small, other):
+        reservation.release()
+    assert all(device.ledger_bytes == 0 for device in governor.report())
+
+
+async def test_a_divided_model_is_promised_memory_of_each_device(trace: NvmlTrace) -> None:
+    governor = Governor(list(gpus(trace)))
+    reservation = governor.reserve("chat", Footprint(weights=5 * GIB, among=2))
+    assert reservation.devices == ("gpu1.mig0", "gpu1.mig3")
+    assert reservation.total == 10 * GIB
+    wide = governor.reserve("wide", Footprint(weights=3 * GIB, among=3))
+    told = [d.ledger_bytes // GIB for d in governor.report()]
+    assert told == [3, 8, 8]
+    with pytest.raises(MemoryRefusedError, match="among 4 devices"):
+        governor.reserve("wider", Footprint(weights=1, among=4))
     reservation.release()
-    assert governor.report()[0].ledger_bytes == 0
+    wide.release()
+    assert all(device.ledger_bytes == 0 for device in governor.report())
+
+
+def test_of_what_the_environment_hides_nothing_is_promised(trace: NvmlTrace) -> None:
+    def seen(visible: str) -> list[str]:
+        return [device.id for device in gpus(trace, visible)]
+
+    assert seen("0") == seen("GPU-0") == ["gpu0"]
+    assert seen("1") == ["gpu1.mig0", "gpu1.mig3"]
+    assert seen("MIG-1-3, 0") == ["gpu0", "gpu1.mig3"]
+    assert seen("") == []
 
 
 async def test_heat_and_power_are_told_and_those_of_a_slice_are_its_boards(
@@ -226,7 +261,7 @@ async def test_every_device_of_this_machine_can_be_read() -> None:
     assert host.kind is DeviceKind.HOST
     for device in devices:
         assert (await device.read()).total == device.total()
-    assert os.getpid() in own_processes()
+    assert os.getpid() in processes_of()
 
 
 # --- Deadlines ----------------------------------------------------------------------------------

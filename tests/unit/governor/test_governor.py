@@ -17,7 +17,8 @@ from ullage_runtime.core.budgets import MemoryPolicy, Share
 from ullage_runtime.core.domain import EngineStats, Footprint
 from ullage_runtime.governor.monitor import STALE_SECONDS
 from ullage_runtime.governor.policy import MemoryOverrides, memory_policy
-from ullage_runtime.governor.service import Governor, MemoryRefusedError, Reservation
+from ullage_runtime.governor.refusals import MemoryRefusedError
+from ullage_runtime.governor.service import Governor, Reservation
 
 
 def share(most: float) -> MemoryPolicy:
@@ -262,6 +263,43 @@ def test_a_device_that_nobody_can_read_for_long_is_believed_to_have_no_neighbour
         assert governor.free == 380 * MIB
         await governor.sample(STALE_SECONDS + 1)
         assert governor.free == 900 * MIB
+
+    in_virtual_time(scenario())
+
+
+def test_a_driver_that_repeats_its_numbers_after_a_model_left_is_believed_no_more() -> None:
+    async def scenario() -> None:
+        device = FakeDevice(used=700 * MIB)
+        governor = Governor([device], policy=share(0.9))
+        reservation = governor.reserve("a", footprint(600))
+        governor.commit("a", 600 * MIB)
+        await governor.sample(0)
+        assert governor.free == 280 * MIB, "a neighbour has 100 MiB"
+        reservation.release()
+        await governor.sample(2)
+        with pytest.raises(MemoryRefusedError):
+            governor.reserve("b", footprint(600))
+        await governor.sample(STALE_SECONDS)
+        assert governor.level is None
+        governor.reserve("b", footprint(600)).release()
+        device.used = 100 * MIB
+        await governor.sample(STALE_SECONDS + 2)
+        assert governor.level is MemoryLevel.LOW
+        assert governor.free == 880 * MIB
+
+    in_virtual_time(scenario())
+
+
+def test_numbers_that_stand_still_while_nothing_comes_or_goes_are_believed() -> None:
+    async def scenario() -> None:
+        device = FakeDevice(used=850 * MIB)
+        governor = Governor([device], policy=share(0.9))
+        governor.reserve("a", footprint(600))
+        governor.commit("a", 600 * MIB)
+        for moment in range(0, 200, 2):
+            governor.commit("a", (600 + moment % 7) * MIB)
+            await governor.sample(moment)
+        assert governor.level is MemoryLevel.HIGH
 
     in_virtual_time(scenario())
 

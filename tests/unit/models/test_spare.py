@@ -225,8 +225,8 @@ def test_who_loads_may_count_on_the_spares_bytes() -> None:
         await settle()
         await spare.tend(is_wanted=True, is_calm=room.is_calm)
         assert governor.free == 1000 * MIB - EMPTY
-        assert room.has(1000 * MIB)
-        assert not room.has(1000 * MIB + 1)
+        assert room.has(1000 * MIB, 1)
+        assert not room.has(1000 * MIB + 1, 1)
         await spare.close()
         assert governor.free == 1000 * MIB
 

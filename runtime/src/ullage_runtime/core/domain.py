@@ -267,6 +267,8 @@ class Footprint:
     kv_cache: int = 0
     compute: int = 0
     overhead: int = 0
+    among: int = 1
+    """Devices that it is divided among; all else is of each of them."""
 
     @property
     def total(self) -> int:

@@ -17,6 +17,7 @@ class Candidate:
 
     name: str
     bytes: int
+    """What it takes of each of its devices."""
     priority: int = 0
     """Higher ones leave later, and only for models that are as high."""
     idle_seconds: float | None = None
@@ -26,6 +27,8 @@ class Candidate:
     pinned: bool = False
     returns: bool = False
     """Whether it comes back by itself once there is room."""
+    devices: tuple[str, ...] = ()
+    """Where its bytes are."""
 
     def may_leave_for(self, priority: int) -> bool:
         """Whether it may ever leave for a model of that priority."""

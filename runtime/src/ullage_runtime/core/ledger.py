@@ -1,4 +1,4 @@
-"""The ledger: who has been promised, and who takes, how many bytes of which device.
+"""The ledger: who has been promised, and who takes, how many bytes of which devices.
 
 An entry is RESERVED while its model loads, COMMITTED once its true size is known, RELEASING while
 its engine ends, and gone when the bytes are back. What is kept of a model that has left is WARM: it
@@ -23,11 +23,13 @@ class EntryState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Bytes of one device that one model generation has."""
+    """Bytes that one model generation has."""
 
     owner: str
-    device: str
+    devices: tuple[str, ...]
+    """One, or those among which the model is divided."""
     bytes: int
+    """Of each of them."""
     state: EntryState
 
 
@@ -134,27 +136,29 @@ class Ledger:
         return NeverFits(required=count, budget=known.budget, total=known.total)
 
     def reserve(
-        self, owner: str, device: str, count: int, *, instead_of: str | None = None
+        self, owner: str, devices: tuple[str, ...], count: int, *, instead_of: str | None = None
     ) -> Decision:
-        """Promise bytes to an owner that has none, or say why not.
+        """Promise bytes of each of the devices to an owner that has none, or say why not.
 
-        `instead_of` is an owner whose warm bytes of the device are taken over: its entry ends with
+        `instead_of` is an owner whose warm bytes of the devices are taken over: its entry ends with
         the grant, and stays as it is without one. One that has no entry any more gives nothing.
         """
         if owner in self._entries:
             raise LedgerError(f"{owner} already has an entry")
         before = None if instead_of is None else self._entries.get(instead_of)
-        if before is not None and (before.state, before.device) != (EntryState.WARM, device):
-            raise LedgerError(f"{instead_of} has nothing warm on {device}")
-        never = self.never_fits(device, count)
+        if before is not None and (before.state, before.devices) != (EntryState.WARM, devices):
+            raise LedgerError(f"{instead_of} has nothing warm on {', '.join(devices)}")
+        smallest = min(devices, key=self.budget)
+        never = self.never_fits(smallest, count)
         if never is not None:
             return never
-        free = self.free(device) + (0 if before is None else before.bytes)
+        tightest = min(devices, key=self.free)
+        free = self.free(tightest) + (0 if before is None else before.bytes)
         if count > free:
-            return MustWait(required=count, free=free, budget=self.budget(device))
+            return MustWait(required=count, free=free, budget=self.budget(tightest))
         if before is not None:
             self.release(before.owner)
-        entry = Entry(owner=owner, device=device, bytes=count, state=EntryState.RESERVED)
+        entry = Entry(owner=owner, devices=devices, bytes=count, state=EntryState.RESERVED)
         self._put(entry)
         return Granted(entry)
 
@@ -180,17 +184,21 @@ class Ledger:
         self._put(replace(entry, state=EntryState.RELEASING))
 
     def release(self, owner: str) -> int:
-        """Take an owner's bytes back, from any state, and return how many they were."""
+        """Take an owner's bytes back, from any state; return how many of each device they were."""
         entry = self._entries.pop(self._of(owner).owner)
-        self._used[entry.device, entry.state] -= entry.bytes
+        self._count(entry, -entry.bytes)
         return entry.bytes
 
     def _put(self, entry: Entry) -> None:
         before = self._entries.get(entry.owner)
         if before is not None:
-            self._used[before.device, before.state] -= before.bytes
+            self._count(before, -before.bytes)
         self._entries[entry.owner] = entry
-        self._used[entry.device, entry.state] += entry.bytes
+        self._count(entry, entry.bytes)
+
+    def _count(self, entry: Entry, change: int) -> None:
+        for device in entry.devices:
+            self._used[device, entry.state] += change
 
     def _of(self, owner: str) -> Entry:
         entry = self._entries.get(owner)

@@ -58,6 +58,11 @@ class Device(Protocol):
         """What people call it."""
         ...
 
+    @property
+    def cuda_name(self) -> str:
+        """What CUDA calls it; empty if it is no GPU."""
+        ...
+
     def total(self) -> int:
         """Return the bytes there are, at once."""
         ...
@@ -67,7 +72,7 @@ class Device(Protocol):
         ...
 
     async def taken_by(self, pid: int, resident: int, estimated: int) -> int:
-        """Return the bytes that a process takes on this device.
+        """Return the bytes that a process and those that it started take on this device.
 
         `resident` is what the process measured of its host memory; `estimated` is for a device
         that cannot tell.
@@ -122,7 +127,7 @@ class OffLoop:
         return future
 
 
-def own_processes() -> frozenset[int]:
-    """Return this process and everything it has started."""
-    me = psutil.Process()
-    return frozenset({me.pid, *(child.pid for child in me.children(recursive=True))})
+def processes_of(pid: int | None = None) -> frozenset[int]:
+    """Return a process, by default this one, and everything it has started."""
+    process = psutil.Process(pid)
+    return frozenset({process.pid, *(child.pid for child in process.children(recursive=True))})

@@ -8,7 +8,7 @@ from ullage_api.wire.pod_report import DeviceKind
 from ullage_runtime.engines.limits import memory_limit
 from ullage_runtime.engines.procfs import MemoryShare, memory_share
 from ullage_runtime.governor.control_group import cpu_throttled_seconds, memory_stall
-from ullage_runtime.governor.devices import OffLoop, Reading, own_processes
+from ullage_runtime.governor.devices import OffLoop, Reading, processes_of
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -20,6 +20,7 @@ class HostMemory:
     id = "host"
     kind = DeviceKind.HOST
     name = "memory"
+    cuda_name = ""
 
     def __init__(self, root: Path = CGROUP_ROOT, proc: Path = PROC) -> None:
         self._root, self._proc = root, proc
@@ -67,7 +68,7 @@ class HostMemory:
         return int(memory.total - memory.available) + own.mapped
 
     def _own(self) -> MemoryShare:
-        shares = [memory_share(pid, self._proc) for pid in own_processes()]
+        shares = [memory_share(pid, self._proc) for pid in processes_of()]
         return MemoryShare(
             private=sum(share.private for share in shares),
             mapped=sum(share.mapped for share in shares),

@@ -14,16 +14,35 @@ from ullage_runtime.governor.devices import Device, DeviceError, Reading
 STALE_SECONDS: Final = 30.0
 """Age from which a reading is believed no more."""
 
+NOTICED_BYTES: Final = 64 << 20
+"""What cannot leave without what is in use changing."""
+
 _log = structlog.get_logger(__name__)
 
 
 class Monitor:
-    """Reads devices again and again; a device that cannot be read soon has no level."""
+    """Reads devices again and again; a device that cannot be read soon has no level.
 
-    def __init__(self, devices: Sequence[Device], kept: Callable[[Device], int]) -> None:
-        """`kept` returns the bytes of a device that are ours although no process maps them."""
+    Neither has one whose driver repeats itself: what left long ago would pass for a neighbour's.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        *,
+        kept: Callable[[Device], int],
+        loaded: Callable[[Device], int],
+    ) -> None:
+        """Take what the ledger knows of a device's bytes.
+
+        `kept` returns those that are ours although no process maps them, `loaded` those that loaded
+        models take.
+        """
         self._devices = tuple(devices)
         self._kept = kept
+        self._loaded = loaded
+        self._moved: dict[str, tuple[int, int]] = {}
+        """What was in use and what was loaded when the former last changed."""
         self._readings: dict[str, Reading] = {}
         self._read_at: dict[str, float] = {}
         self._standings: dict[str, Standing] = {}
@@ -49,6 +68,10 @@ class Monitor:
         except DeviceError as error:
             self._miss(device.id, str(error), now)
             return
+        if self._repeats_itself(device, reading):
+            why = "the driver repeats its numbers, although models have left"
+            self._miss(device.id, why, now)
+            return
         if device.id in self._failing:
             self._failing.discard(device.id)
             _log.info("device.readable_again", device=device.id)
@@ -67,6 +90,18 @@ class Monitor:
                 used=reading.used,
                 total=reading.total,
             )
+
+    def _repeats_itself(self, device: Device, reading: Reading) -> bool:
+        """Tell whether what is in use stayed the same to the byte although models left.
+
+        Where the driver knows our processes it matters not: both numbers stand still.
+        """
+        loaded = self._loaded(device)
+        used, before = self._moved.get(device.id, (None, loaded))
+        if used != reading.used:
+            self._moved[device.id] = reading.used, loaded
+            return False
+        return reading.own is None and reading.used >= before >= loaded + NOTICED_BYTES
 
     def _with_kept(self, device: Device, reading: Reading) -> Reading:
         """Return a reading with what is ours besides processes: in use is at least all of ours."""

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+import psutil
 import structlog
 
 from ullage_api.wire.pod_report import DeviceKind
-from ullage_runtime.governor.devices import Device, DeviceError, OffLoop, Reading, own_processes
+from ullage_runtime.governor.devices import Device, DeviceError, OffLoop, Reading, processes_of
 
 _log = structlog.get_logger(__name__)
 
@@ -25,12 +26,13 @@ class GpuMemory:
 
     kind = DeviceKind.GPU
 
-    def __init__(self, nvml: Any, handle: Any, device_id: str, board: Any) -> None:
+    def __init__(self, nvml: Any, handle: Any, device_id: str, board: Any, cuda_name: str) -> None:
         self._nvml = nvml
         self._handle = handle
         self._board = board
         """The whole GPU: heat and power are no matter of slices."""
         self.id = device_id
+        self.cuda_name = cuda_name
         self.name = _text(nvml.nvmlDeviceGetName(handle))
         self._total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
         self._off_loop = OffLoop(device_id)
@@ -44,16 +46,21 @@ class GpuMemory:
         return await self._off_loop(self.read_now)
 
     async def taken_by(self, pid: int, resident: int, estimated: int) -> int:  # noqa: ARG002
-        """Return what the driver says of the process, or the estimate where it does not know it.
+        """Return what the driver says of the processes, or the estimate where it knows none.
 
         Process ids in a container are not the driver's, so the latter is the rule there.
         """
         try:
-            known = await self._off_loop(self._processes)
+            taken = await self._off_loop(lambda: self._taken_by(pid))
         except DeviceError as error:
             _log.warning("device.unreadable", device=self.id, why=str(error))
             return estimated
-        return known.get(pid, estimated)
+        return estimated if taken is None else taken
+
+    def _taken_by(self, pid: int) -> int | None:
+        known = self._processes()
+        own = known.keys() & (processes_of(pid) if psutil.pid_exists(pid) else {pid})
+        return sum(known[each] for each in own) if own else None
 
     def read_now(self) -> Reading:
         """Return what is so now; raises DeviceError."""
@@ -62,7 +69,7 @@ class GpuMemory:
         except self._nvml.NVMLError as error:
             raise DeviceError(f"the driver says: {error}") from error
         known = self._processes()
-        own = known.keys() & own_processes()
+        own = known.keys() & processes_of()
         return Reading(
             total=int(memory.total),
             used=int(memory.used),
@@ -88,15 +95,23 @@ class GpuMemory:
         return tuple(word for name, word in THROTTLING if reasons & getattr(self._nvml, name))
 
 
-def gpus(nvml: Any) -> Iterator[Device]:
-    """Yield every GPU this process may use; of one that is cut into MIG slices, its slices."""
+def gpus(nvml: Any, visible: str | None = None) -> Iterator[Device]:
+    """Yield every GPU this process may use; of one that is cut into MIG slices, its slices.
+
+    `visible` is what `CUDA_VISIBLE_DEVICES` says, which the driver does not heed; None names all.
+    """
     nvml.nvmlInit()
+    named = None if visible is None else {name.strip() for name in visible.split(",")}
     for index in range(nvml.nvmlDeviceGetCount()):
         board = nvml.nvmlDeviceGetHandleByIndex(index)
         if _is_sliced(nvml, board):
-            yield from _slices(nvml, board, index)
+            found = tuple(_slices(nvml, board, index))
         else:
-            yield GpuMemory(nvml, board, f"gpu{index}", board)
+            found = (GpuMemory(nvml, board, f"gpu{index}", board, str(index)),)
+        of_board = {str(index), _text(nvml.nvmlDeviceGetUUID(board))}
+        for gpu in found:
+            if named is None or named & {gpu.cuda_name, *of_board}:
+                yield gpu
 
 
 def _is_sliced(nvml: Any, board: Any) -> bool:
@@ -107,13 +122,15 @@ def _is_sliced(nvml: Any, board: Any) -> bool:
     return bool(current == nvml.NVML_DEVICE_MIG_ENABLE)
 
 
-def _slices(nvml: Any, board: Any, index: int) -> Iterator[Device]:
+def _slices(nvml: Any, board: Any, index: int) -> Iterator[GpuMemory]:
     for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(board)):
         try:
             handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(board, number)
         except nvml.NVMLError:  # numbers are not handed out in order
             continue
-        yield GpuMemory(nvml, handle, f"gpu{index}.mig{number}", board)
+        # Numbers name whole GPUs, and of a cut one its first slice.
+        name = _text(nvml.nvmlDeviceGetUUID(handle))
+        yield GpuMemory(nvml, handle, f"gpu{index}.mig{number}", board, name)
 
 
 def _text(name: str | bytes) -> str:

@@ -6,12 +6,10 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from ullage_api.conditions import Reason
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.wire.pod_report import DeviceKind, ReportedDevice
 from ullage_runtime.core.budgets import MemoryPolicy, left_beside_neighbours
 from ullage_runtime.core.domain import EngineStats, Footprint
-from ullage_runtime.core.errors import LoadError
 from ullage_runtime.core.ledger import (
     EntryState,
     Granted,
@@ -20,10 +18,11 @@ from ullage_runtime.core.ledger import (
     NeverFits,
 )
 from ullage_runtime.core.levels import IDLE_SECONDS
-from ullage_runtime.core.sizes import human_bytes
+from ullage_runtime.core.placement import best_fit, roomiest
 from ullage_runtime.engines.base import Engine
 from ullage_runtime.governor.devices import Device, Reading
 from ullage_runtime.governor.monitor import Monitor
+from ullage_runtime.governor.refusals import must_wait, never_fits, too_few
 
 STALLED: Final = 0.10
 """Share of the last 10 s that processes waited for memory, from which nothing is kept warm."""
@@ -31,32 +30,48 @@ STALLED: Final = 0.10
 _SHORT: Final = frozenset({MemoryLevel.HIGH, MemoryLevel.CRITICAL})
 
 
-class MemoryRefusedError(LoadError):
-    """A load that memory does not allow, now or ever, with the numbers."""
-
-    footprint: Footprint
-    budget: int
-    free: int
-
-
 class Reservation:
     """A generation's entry in the ledger; released exactly once, whoever asks how often."""
 
-    def __init__(self, governor: "Governor", owner: str, footprint: Footprint) -> None:
+    def __init__(
+        self, governor: "Governor", owner: str, devices: tuple[str, ...], footprint: Footprint
+    ) -> None:
         self._governor = governor
         self._over = False
         self._leaving = False
         self.owner = owner
+        self.devices = devices
         self.footprint = footprint
         self.bytes = footprint.total
+        """What it has of each of its devices."""
         self.stats: EngineStats | None = None
         """What the engine said of itself when it was last measured."""
+
+    @property
+    def total(self) -> int:
+        """What it has of all its devices together."""
+        return self.bytes * len(self.devices)
+
+    @property
+    def expected(self) -> int:
+        """What it was expected to take of all its devices together."""
+        return self.footprint.total * len(self.devices)
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether one of its devices has less than was promised of it."""
+        return self._governor.is_overdrawn(self.devices)
+
+    @property
+    def gpus(self) -> str:
+        """What an engine is told so that it sees no other GPUs; empty where it has no choice."""
+        return self._governor.gpus(self.devices)
 
     async def measure(self, engine: Engine) -> int:
         """Replace the estimate, or the last measurement, by what the engine takes now."""
         self.stats = stats = await engine.stats()
         taken = await self._governor.taken_by(
-            engine.pid, stats.resident_bytes, self.footprint.total
+            self.devices, engine.pid, stats.resident_bytes, self.footprint.total
         )
         if not self._over and not self._leaving:
             self._governor.commit(self.owner, taken)
@@ -115,7 +130,11 @@ class Governor:
         self._devices = tuple(devices)
         self._totals = {device.id: device.total() for device in self._devices}
         self._host = next((d for d in self._devices if d.kind is DeviceKind.HOST), None)
-        self._monitor = Monitor(self._devices, self._warm_on)
+        found = [d for d in self._devices if d.kind is DeviceKind.GPU] or self._devices
+        self._loaded_into = tuple(device.id for device in found)
+        """Where models are loaded into: every GPU, or the pod's memory without any."""
+        self._by_id = {device.id: device for device in self._devices}
+        self._monitor = Monitor(self._devices, kept=self._warm_on, loaded=self._loaded_on)
         self._ledger = Ledger()
         self._released = asyncio.Event()
         self._releases = 0
@@ -139,22 +158,40 @@ class Governor:
     @property
     def free(self) -> int:
         """The bytes that could be granted now; negative after models or neighbours grew."""
-        return self._ledger.free(self._governed.id)
+        return max(self._free.values())
+
+    def has(self, count: int, among: int, *, besides: int = 0) -> bool:
+        """Tell whether so many devices have so many bytes free, `besides` included."""
+        return best_fit(self._free, count - besides, among) is not None
+
+    def is_overdrawn(self, devices: tuple[str, ...]) -> bool:
+        """Tell whether on one of the devices entries have more than there is for them."""
+        return any(self._ledger.free(device) < 0 for device in devices)
+
+    def gpus(self, devices: tuple[str, ...]) -> str:
+        """Return what CUDA calls the devices; empty where there is nothing to choose from."""
+        if len(self._loaded_into) == 1:
+            return ""
+        return ",".join(self._by_id[device].cuda_name for device in devices)
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether models may be loaded onto this device or onto that."""
+        return len(self._loaded_into) > 1
 
     @property
     def is_short(self) -> bool:
         """Whether memory is so full that nothing is to be loaded for which nobody asks."""
-        return self.level in _SHORT
-
-    @property
-    def releasing(self) -> int:
-        """The bytes that engines on their way out are about to give back."""
-        return self._ledger.used_as(self._governed.id, EntryState.RELEASING)
+        return all(self._monitor.level(device) in _SHORT for device in self._loaded_into)
 
     @property
     def reserving(self) -> int:
         """The bytes promised to models that are being loaded."""
-        return self._ledger.used_as(self._governed.id, EntryState.RESERVED)
+        return sum(self._ledger.used_as(d, EntryState.RESERVED) for d in self._loaded_into)
+
+    @property
+    def _free(self) -> dict[str, int]:
+        return {device: self._ledger.free(device) for device in self._loaded_into}
 
     @property
     def releases(self) -> int:
@@ -172,7 +209,7 @@ class Governor:
         await self._monitor.sample(now)
         readings = {d.id: r for d in self._devices if (r := self._monitor.reading(d.id))}
         totals = self._totals | {device: reading.total for device, reading in readings.items()}
-        before = self.free
+        before = self._free
         for device in self._totals:
             reading = readings.get(device)
             left = None if reading is None else self._left_of(device, reading)
@@ -183,7 +220,7 @@ class Governor:
         if self._refused is not None and self.free >= self._refused:
             self._refused = None
             self._notify()
-        elif self.free > before:
+        elif any(free > before[device] for device, free in self._free.items()):
             self.on_release()
 
     def _left_of(self, device: str, reading: Reading) -> int:
@@ -195,7 +232,12 @@ class Governor:
     @property
     def level(self) -> MemoryLevel | None:
         """How full the memory is that models are loaded into; None while nobody can tell."""
-        return self._monitor.level(self._governed.id)
+        return self.level_of(self._loaded_into)
+
+    def level_of(self, devices: tuple[str, ...]) -> MemoryLevel | None:
+        """Return how full the fullest of the devices is; None while nobody can tell."""
+        known = (level for d in devices if (level := self._monitor.level(d)) is not None)
+        return max(known, key=lambda level: level.rank, default=None)
 
     @property
     def levels(self) -> tuple[MemoryLevel | None, ...]:
@@ -205,9 +247,8 @@ class Governor:
     def _set_budgets(self) -> None:
         for device in self._devices:
             total = self._totals[device.id]
-            share = self._policy.models if device is self._governed else self._policy.host
-            if device.kind is DeviceKind.GPU:
-                share = self._policy.models
+            is_loaded_into = device.id in self._loaded_into
+            share = self._policy.models if is_loaded_into else self._policy.host
             self._ledger.set_budget(device.id, total=total, budget=share.of(total))
         self._notify()
 
@@ -218,43 +259,65 @@ class Governor:
 
         `instead_of` owns warm bytes of the same memory, which the load takes over.
         """
-        needed, device = footprint.total, self._governed.id
-        decision = self._ledger.reserve(owner, device, needed, instead_of=instead_of)
+        self.check(footprint)
+        needed, among = footprint.total, footprint.among
+        free = {d: f for d, f in self._free.items() if self._ledger.budget(d) >= needed}
+        devices = best_fit(free, needed, among) or roomiest(free, among)
+        decision = self._ledger.reserve(owner, devices, needed, instead_of=instead_of)
         match decision:
             case Granted():
                 self._export()
-                return Reservation(self, owner, footprint)
+                return Reservation(self, owner, devices, footprint)
             case NeverFits():
-                raise _never(footprint, decision)
-            case MustWait(free=free, budget=budget):
-                if needed <= free + self._ledger.taken_by_neighbours(device):
+                raise never_fits(footprint, decision, whose=self._whose(devices))
+            case MustWait():
+                taken = {device: self._ledger.taken_by_neighbours(device) for device in devices}
+                if all(needed <= free[device] + taken[device] for device in devices):
                     self._refused = min(needed, self._refused or needed)
-                message = (
-                    f"needs {_words(footprint)}; {human_bytes(max(0, free))} of the pool's "
-                    f"budget of {human_bytes(budget)} are free{self._beside()}; it loads once "
-                    "others leave"
+                raise must_wait(
+                    footprint,
+                    decision,
+                    self._lacking(free, needed, instead_of),
+                    whose=self._whose(devices),
+                    neighbours=taken[min(devices, key=free.__getitem__)],
                 )
-                raise _refused(Reason.WAITING_FOR_MEMORY, message, footprint, budget, free)
 
-    def _beside(self) -> str:
-        """Say, if it is so, that neighbours are the reason why no more is free."""
-        taken = self._ledger.taken_by_neighbours(self._governed.id)
-        return f" beside neighbours, who take {human_bytes(taken)} of it" if taken else ""
+    def _lacking(self, free: dict[str, int], needed: int, instead_of: str | None) -> dict[str, int]:
+        """Return what a load lacks of each device once all who are leaving have left."""
+        taken_over = self._ledger.entry(instead_of) if instead_of is not None else None
+        lacking = {
+            device: needed - left - self._ledger.used_as(device, EntryState.RELEASING)
+            for device, left in free.items()
+        }
+        for device in taken_over.devices if taken_over is not None else ():
+            lacking[device] -= taken_over.bytes if taken_over is not None else 0
+        return lacking
+
+    def _whose(self, devices: tuple[str, ...]) -> str:
+        """Say whose budget it is."""
+        return f"the {' and '.join(devices)}" if self.has_choice else "the pool's"
 
     def check(self, footprint: Footprint) -> None:
         """Raise MemoryRefusedError for what can never be reserved, whoever leaves."""
-        never = self._ledger.never_fits(self._governed.id, footprint.total)
+        budgets = {device: self._ledger.budget(device) for device in self._loaded_into}
+        if footprint.among > len(budgets):
+            raise too_few(footprint, len(budgets), min(budgets.values()))
+        devices = roomiest(budgets, footprint.among)
+        never = self._ledger.never_fits(min(devices, key=budgets.__getitem__), footprint.total)
         if never is not None:
-            raise _never(footprint, never)
+            raise never_fits(footprint, never, whose=self._whose(devices))
 
     async def released_since(self, releases: int) -> None:
         """Wait until memory has been given back since `releases` was read."""
         while self._releases == releases:
             await self._released.wait()
 
-    async def taken_by(self, pid: int, resident: int, estimated: int) -> int:
-        """Return what an engine's process takes of the memory that models are loaded into."""
-        return await self._governed.taken_by(pid, resident, estimated)
+    async def taken_by(
+        self, devices: tuple[str, ...], pid: int, resident: int, estimated: int
+    ) -> int:
+        """Return what an engine's processes take of each of the devices, at the most."""
+        asked = (self._by_id[device].taken_by(pid, resident, estimated) for device in devices)
+        return max(await asyncio.gather(*asked))
 
     def commit(self, owner: str, taken: int) -> None:
         """Record what a loaded model takes."""
@@ -281,7 +344,7 @@ class Governor:
     @property
     def loads_into_host(self) -> bool:
         """Whether models are loaded into the very memory in which others are kept warm."""
-        return self._host is self._governed
+        return self._host is not None and self._host.id in self._loaded_into
 
     @property
     def idle_threshold(self) -> float | None:
@@ -317,7 +380,7 @@ class Governor:
         """Reserve host memory to keep something warm in, or return None: nobody leaves for it."""
         if self._host is None or count > self.warm_room:
             return None
-        if not isinstance(self._ledger.reserve(owner, self._host.id, count), Granted):
+        if not isinstance(self._ledger.reserve(owner, (self._host.id,), count), Granted):
             return None
         self._export()
         return WarmBytes(self, owner, count)
@@ -330,6 +393,10 @@ class Governor:
     def _warm_on(self, device: Device) -> int:
         """Return the bytes of a device that are kept warm, and mapped by no process."""
         return self._ledger.used_as(device.id, EntryState.WARM) if device is self._host else 0
+
+    def _loaded_on(self, device: Device) -> int:
+        """Return the bytes of a device that loaded models take."""
+        return self._ledger.used_as(device.id, EntryState.COMMITTED)
 
     def _reported(self, device: Device) -> ReportedDevice:
         total = self._totals[device.id]
@@ -349,10 +416,6 @@ class Governor:
             stalled=reading.stalled,
         )
 
-    @property
-    def _governed(self) -> Device:
-        return self._devices[0]
-
     def _notify(self) -> None:
         self._releases += 1
         waiters, self._released = self._released, asyncio.Event()
@@ -362,29 +425,3 @@ class Governor:
     def _export(self) -> None:
         for device, state, gauge in self._gauges:
             gauge.set(self._ledger.used_as(device, state))
-
-
-def _words(footprint: Footprint) -> str:
-    return (
-        f"{human_bytes(footprint.total)} (weights {human_bytes(footprint.weights)}, "
-        f"KV cache {human_bytes(footprint.kv_cache)}, compute {human_bytes(footprint.compute)}, "
-        f"process {human_bytes(footprint.overhead)})"
-    )
-
-
-def _never(footprint: Footprint, never: NeverFits) -> MemoryRefusedError:
-    budget = never.budget
-    message = (
-        f"needs {_words(footprint)}; the pool's budget is {human_bytes(budget)} of "
-        f"{human_bytes(never.total)}; try a smaller contextLength or quantisation"
-    )
-    return _refused(Reason.WILL_NEVER_FIT, message, footprint, budget, budget)
-
-
-def _refused(
-    reason: Reason, message: str, footprint: Footprint, budget: int, free: int
-) -> MemoryRefusedError:
-    final = reason is Reason.WILL_NEVER_FIT
-    error = MemoryRefusedError(reason=reason, message=message, final=final)
-    error.footprint, error.budget, error.free = footprint, budget, free
-    return error

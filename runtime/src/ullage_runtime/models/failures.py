@@ -12,7 +12,7 @@ from ullage_runtime.core.errors import (
     ServingError,
 )
 from ullage_runtime.core.sizes import human_bytes
-from ullage_runtime.governor.service import MemoryRefusedError
+from ullage_runtime.governor.refusals import MemoryRefusedError
 
 
 class Failures:

@@ -49,17 +49,27 @@ class Live:
         """Whether its engine can begin one more generation at once."""
         return self.generation.leases < self.loaded.max_sequences
 
+    @property
+    def device(self) -> str:
+        """What computes, and which of the pod's devices that is if it is a GPU."""
+        where = ", ".join(self.reservation.devices)
+        return (
+            f"{self.loaded.device} ({where})"
+            if self.loaded.layers_offloaded
+            else self.loaded.device
+        )
+
     def reported(self) -> ReportedRevision:
         """Return it as the pod's report shows it."""
         loaded = {
             "uri": self.want.uri,
             "engine": self.loaded.engine,
             "context_length": self.loaded.context_length,
-            "device": self.loaded.device,
+            "device": self.device,
             "layers_offloaded": self.loaded.layers_offloaded,
             "layers_total": self.loaded.layers_total,
-            "estimated_bytes": self.reservation.footprint.total,
-            "resident_bytes": self.reservation.bytes,
+            "estimated_bytes": self.reservation.expected,
+            "resident_bytes": self.reservation.total,
             "load_seconds": round(self.load_seconds, 3),
             "promote_seconds": self.promote_seconds and round(self.promote_seconds, 3),
         }

@@ -158,7 +158,7 @@ class Loader:
             await self._check(taken, loaded, artifacts, trial)
             engine, reservation = taken.complete()
             actual = await self._measured(reservation, engine)
-            self._check_size(artifacts, reservation.footprint, actual)
+            self._check_size(artifacts, reservation, actual)
             is_warm = taken.copy is not None and taken.copy.has_weights
             self._warm.loaded(model, artifacts.key, taken.copy)
         except LoadError as error:
@@ -210,7 +210,12 @@ class Loader:
         taken.copy = copy = self._warm.take(claim.model, artifacts.key)
         if copy is not None:
             spec = replace(spec, path=copy.path, prefixes=copy.prefixes_path)
-        engine = taken.engine = taken.engine or await self._engines(path)
+        gpus = taken.reservation.gpus
+        if gpus and taken.engine is not None:
+            # It was started before its place was known, and sees every GPU.
+            await taken.engine.unload()
+            taken.engine = None
+        engine = taken.engine = taken.engine or await self._engines(path, gpus)
         if not engine.starts_alone:
             return await engine.load(spec)
         async with self._starting:
@@ -228,13 +233,14 @@ class Loader:
         except EngineFailed as error:
             raise LoadError(Reason.LOAD_FAILED, error.message, final=False) from error
 
-    def _check_size(self, artifacts: Artifacts, footprint: Footprint, actual: int) -> None:
+    def _check_size(self, artifacts: Artifacts, reservation: Reservation, actual: int) -> None:
         """Remember what the estimate left out; raises OvershotError without room for it."""
+        footprint = reservation.footprint
         missing = actual - footprint.total
         if missing <= 0:
             return
         self._remember(artifacts, replace(footprint, overhead=footprint.overhead + missing))
-        if self._governor.free < 0:
+        if reservation.is_overdrawn:
             raise OvershotError(
                 Reason.WAITING_FOR_MEMORY,
                 f"it took {human_bytes(actual)}, {human_bytes(missing)} more than expected, and "

@@ -52,10 +52,10 @@ class ModelPool:
     `source` fetches model files. `pod_name`, `ordinal` and `version` are what the report says of
     this process. `engines` starts an engine for a file, by default in a worker process; with
     `kind_of` one is kept ready for the next load of the kind that was loaded last. `devices` are
-    governed, the first one's budget being the one models are held to; by default those of this
-    machine. `memory` stands above the pool's settings. `registry` receives the metrics of loads,
-    restarts, leases and the ledger; without one the pool makes its own, to be read as
-    `pool.registry`. `clock` and `boot_id` are for tests. `journal` keeps the steps of
+    governed, by default those of this machine; models are loaded into GPUs, or into the pod's
+    memory where there are none. `memory` stands above the pool's settings. `registry` receives the
+    metrics of loads, restarts, leases and the ledger; without one the pool makes its own, to be
+    read as `pool.registry`. `clock` and `boot_id` are for tests. `journal` keeps the steps of
     swaps over a restart; without one they are forgotten with the process. `caches` keep what
     was computed; without them nothing is kept.
 
@@ -99,6 +99,8 @@ class ModelPool:
         metrics = ModelMetrics(self.registry)
         decisions = Decisions()
         self._batch = BatchWork(metrics)
+        # An engine sees the devices that its process was started for.
+        kind_of = None if self._governor.has_choice else kind_of
         self._spare = SpareEngine(engines, kind_of, self._governor, self._clock)
         self._warm = WarmTier(self._governor, self._clock)
         room = Room(self._governor, self._clock, decisions, metrics, self._spare, self._warm)
@@ -349,7 +351,7 @@ class ModelPool:
                 self._batch.follow(level)
                 threshold = self._memory.idle_threshold
                 default = self._governor.idle_threshold
-                self._around.room.relieve(level, default if threshold is None else threshold)
+                self._around.room.relieve(default if threshold is None else threshold)
             self.note_change()
             self._warm.tend(is_calm=self._around.room.is_calm)
 

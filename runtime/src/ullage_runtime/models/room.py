@@ -8,7 +8,7 @@ wait ends at the claim's deadline.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -17,10 +17,12 @@ from ullage_api.kinds.memory import MemoryLevel
 from ullage_runtime.core.decisions import Decisions, Rule
 from ullage_runtime.core.domain import Footprint
 from ullage_runtime.core.errors import LoadError
-from ullage_runtime.core.eviction import GRACE_SECONDS, Candidate, victims
+from ullage_runtime.core.eviction import GRACE_SECONDS, Candidate
 from ullage_runtime.core.levels import longest_idle
+from ullage_runtime.core.placement import victims_among
 from ullage_runtime.core.sizes import human_bytes
-from ullage_runtime.governor.service import Governor, MemoryRefusedError, Reservation
+from ullage_runtime.governor.refusals import MemoryRefusedError
+from ullage_runtime.governor.service import Governor, Reservation
 from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.metrics import ModelMetrics
 from ullage_runtime.models.spare import SpareEngine
@@ -120,27 +122,28 @@ class Room:
         """Have a load that waits look again: a lease has ended, or memory is back."""
         self._stirred.set()
 
-    def has(self, count: int) -> bool:
-        """Whether so many bytes are free and nobody waits for memory."""
-        free = self._governor.free + self._spare.bytes + self._warm.reclaimable
-        return not self._turn.locked() and free >= count
+    def has(self, count: int, among: int) -> bool:
+        """Whether so many bytes are free, on so many devices, and nobody waits for memory."""
+        besides = self._spare.bytes + self._warm.reclaimable
+        return not self._turn.locked() and self._governor.has(count, among, besides=besides)
 
     @property
     def is_calm(self) -> bool:
         """Whether nobody loads or waits for memory."""
         return not self._turn.locked() and not self._governor.reserving
 
-    def relieve(self, level: MemoryLevel, threshold: float | None) -> None:
-        """Have idle models leave that a level does not let stay, whoever needs the room.
+    def relieve(self, threshold: float | None) -> None:
+        """Have idle models leave that their device's level does not let stay.
 
         One that comes back by itself would do so at once, so it leaves only when it must.
         """
-        longest = longest_idle(level, threshold)
-        if longest is None:
-            return
         for resident in tuple(self._residents.values()):
             one = resident.candidate()
-            if one is None or one.pinned or not one.is_idle or (one.idle_seconds or 0) < longest:
+            if one is None or one.pinned or not one.is_idle:
+                continue
+            level = self._governor.level_of(one.devices)
+            longest = None if level is None else longest_idle(level, threshold)
+            if longest is None or (one.idle_seconds or 0) < longest:
                 continue
             if not one.returns or level is MemoryLevel.CRITICAL:
                 resident.begin_evict(Rule.LEVEL, None)
@@ -202,13 +205,12 @@ class Room:
         self, claim: Claim, refused: MemoryRefusedError, began: float
     ) -> "_Outcome":
         """Have models leave if any may now."""
-        needed = refused.footprint.total - refused.free - self._governor.releasing
-        if needed <= 0:
+        if refused.fits_without(0, ()):
             return _Outcome.WAIT
-        if await self._warm.give(needed, claim.model):
+        if await self._warm.give(min(refused.lacking.values()), claim.model):
             return _Outcome.MADE
         others = self._others(claim)
-        idle = victims((c for c in others if c.is_idle), needed, claim.priority)
+        idle = _victims((c for c in others if c.is_idle), refused, claim)
         if claim.may_evict and idle is not None:
             await self._evict(self._named(idle), claim, Rule.DEMAND)
             return _Outcome.MADE
@@ -216,13 +218,13 @@ class Room:
             return _Outcome.MADE
         if not claim.may_evict:
             return _Outcome.HOPELESS
-        return await self._beside_busy_ones(claim, others, needed, began)
+        return await self._beside_busy_ones(claim, others, refused, began)
 
     async def _beside_busy_ones(
-        self, claim: Claim, others: list[Candidate], needed: int, began: float
+        self, claim: Claim, others: list[Candidate], refused: MemoryRefusedError, began: float
     ) -> "_Outcome":
         """Wait for models that are in use, or have them give a turn."""
-        possible = victims(others, needed, claim.priority)
+        possible = _victims(others, refused, claim)
         if possible is None:
             # What is being loaded may leave once it has shown itself.
             return _Outcome.WAIT if self._governor.reserving else _Outcome.HOPELESS
@@ -285,6 +287,13 @@ class Room:
             message=refused.message,
         )
         self._metrics.refusals.labels(model, rule.value).inc()
+
+
+def _victims(
+    candidates: Iterable[Candidate], refused: MemoryRefusedError, claim: Claim
+) -> tuple[Candidate, ...] | None:
+    """Return who leaves for a claim."""
+    return victims_among(candidates, refused.lacking, refused.footprint.among, claim.priority)
 
 
 def words(rule: Rule, count: int, beneficiary: str | None, idle: float | None, setting: str) -> str:

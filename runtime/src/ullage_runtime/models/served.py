@@ -154,7 +154,7 @@ class ServedModel:
             metrics.resting(self.name, held=self.admission.waiting)
             return
         try:
-            taken = await live.reservation.measure(live.engine)
+            await live.reservation.measure(live.engine)
         except EngineFailed as error:
             _log.debug("model.not_measured", model=self.name, why=error.message)
             return
@@ -162,6 +162,7 @@ class ServedModel:
             engine = live.generation.id
             held = self.admission.waiting
             metrics.working(self.name, engine, live.reservation.stats, held=held)
+        taken = live.reservation.total
         if is_worth_telling(self._shown.resident_bytes, taken):
             self._shown.resident_bytes = taken
             self._on_change()
@@ -351,7 +352,7 @@ class ServedModel:
         elif live is not None and live.want == target:
             self._shown.say(
                 Reason.SERVING,
-                f"revision {live.generation.revision} answers on {live.loaded.device} "
+                f"revision {live.generation.revision} answers on {live.device} "
                 f"with {live.loaded.context_length} tokens of context",
             )
         elif (error := self._failures.final_error(target)) is not None:

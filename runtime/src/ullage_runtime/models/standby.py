@@ -45,6 +45,7 @@ class Standby:
         return Candidate(
             name=self.name,
             bytes=live.reservation.bytes,
+            devices=live.reservation.devices,
             priority=FIRST,
             idle_seconds=math.inf,
             reload_seconds=live.load_seconds,
@@ -58,7 +59,7 @@ class Standby:
         live = self._generations.standby
         if live is None:
             return None
-        count, revision = live.reservation.bytes, live.generation.revision
+        count, revision = live.reservation.total, live.generation.revision
         self._around.decisions.add(
             time=self._around.clock.wall(),
             model=self._model,

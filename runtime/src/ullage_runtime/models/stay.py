@@ -10,6 +10,7 @@ from ullage_api.kinds.memory import Eviction, ResidencyPolicy, ResidencySettings
 from ullage_runtime.core.decisions import Decision, Rule
 from ullage_runtime.core.eviction import Candidate
 from ullage_runtime.core.sizes import rfc3339
+from ullage_runtime.governor.service import Reservation
 from ullage_runtime.models.admission import Admission
 from ullage_runtime.models.generations import Generations
 from ullage_runtime.models.live import Live
@@ -44,6 +45,8 @@ class Stay:
         self._used_at = around.clock.monotonic()
         admission.on_miss = self._note_miss
         self._last: Decision | None = None
+        self._left: Reservation | None = None
+        """What it had when it last left."""
         self.is_wanted = True
         """Whether this pod should serve it at all."""
         self.asleep = False
@@ -68,6 +71,7 @@ class Stay:
         return Candidate(
             name=self.name,
             bytes=live.reservation.bytes,
+            devices=live.reservation.devices,
             priority=self.wish.rank,
             idle_seconds=self._idle_seconds(live),
             reload_seconds=live.load_seconds,
@@ -84,7 +88,8 @@ class Stay:
         live = self._generations.active
         if live is None:
             return None
-        count, idle = live.reservation.bytes, self._idle_seconds(live)
+        held = live.reservation
+        count, idle, self._left = held.total, self._idle_seconds(live), held
         is_over = rule is Rule.IDLE and self._is_over(idle)
         self.asleep = not self._admission.waiting
         self._last = self._around.decisions.add(
@@ -145,7 +150,8 @@ class Stay:
         """Have a model that returns by itself do so, if nobody needs the room."""
         if self._around.governor.is_short:
             return
-        if self.waits_for_room and self._last and self._around.room.has(self._last.bytes):
+        left = self._left
+        if self.waits_for_room and left and self._around.room.has(left.bytes, len(left.devices)):
             self.asleep, self.is_returning = False, True
 
     def note_use(self) -> None:

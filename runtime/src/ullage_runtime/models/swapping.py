@@ -20,7 +20,7 @@ from ullage_runtime.core.swap import (
     SwapEnd,
     may_drain_first,
 )
-from ullage_runtime.governor.service import MemoryRefusedError
+from ullage_runtime.governor.refusals import MemoryRefusedError
 from ullage_runtime.models.artifacts import Artifacts, fetch_artifacts
 from ullage_runtime.models.comparing import Comparing
 from ullage_runtime.models.gate import Trial
@@ -194,13 +194,13 @@ class Swapping:
 
     def _note_serving(self, live: Live) -> None:
         self._shown.is_loading = self._stay.is_loading = self._stay.is_returning = False
-        self._shown.resident_bytes = live.reservation.bytes
+        self._shown.resident_bytes = live.reservation.total
         _log.info(
             "generation.serving",
             model=self._wish.name,
             generation=live.generation.id,
             device=live.loaded.device,
-            bytes=live.reservation.bytes,
+            bytes=live.reservation.total,
             seconds=round(live.load_seconds, 2),
         )
         self._around.room.stir()
@@ -234,7 +234,7 @@ class Swapping:
         active = self._generations.active
         if active is None or not may_drain_first(self._wish.desired.rollout.effective_strategy):
             return False
-        if refused.footprint.total > refused.free + active.reservation.bytes:
+        if not refused.fits_without(active.reservation.bytes, active.reservation.devices):
             return False
         await self._drain(artifacts)
         await self._mark(SwapStep.LOADING, artifacts.want, artifacts.revision)

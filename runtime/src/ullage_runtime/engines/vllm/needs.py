@@ -41,7 +41,7 @@ _ADAPTER_COPIES: Final = 2
 
 
 def estimate(spec: EngineSpec, *, on_gpu: bool) -> Footprint:
-    """Return what loading a model would take of one device; raises LoadError."""
+    """Return what loading a model would take of each of its devices; raises LoadError."""
     files = find_files(spec.path, spec.precision)
     check_spec(spec, files, on_gpu=on_gpu)
     stored = sum(tensor_bytes(path) for path in files.weights)
@@ -58,6 +58,7 @@ def estimate(spec: EngineSpec, *, on_gpu: bool) -> Footprint:
         kv_cache=math.ceil(kv_bytes(spec, files) / shards),
         compute=compute_bytes(spec, files),
         overhead=_GPU_BYTES if on_gpu else _PROCESS_BYTES,
+        among=shards,
     )
 
 

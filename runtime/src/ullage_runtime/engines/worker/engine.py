@@ -70,10 +70,10 @@ class WorkerEngine:
         self._events = asyncio.create_task(self._read_events(), name=f"worker-{process.pid}")
 
     @classmethod
-    async def start(cls, engine: str) -> "WorkerEngine":
+    async def start(cls, engine: str, gpus: str = "") -> "WorkerEngine":
         """Start a worker for an engine and wait until it is up; raises LoadError."""
         try:
-            self = cls(await WorkerProcess.spawn(engine), engine)
+            self = cls(await WorkerProcess.spawn(engine, gpus), engine)
         except OSError as error:
             raise LoadError(
                 Reason.LOAD_FAILED,

@@ -60,10 +60,11 @@ class WorkerExit:
         return f"the engine's process {how}" + (f"; its last words: {words}" if words else "")
 
 
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def worker_environment(environment: Mapping[str, str], gpus: str = "") -> dict[str, str]:
     """Return the part of the environment that a worker gets: it reads untrusted files, so no keys.
 
-    PYTHONSAFEPATH keeps modules of the working directory from standing in for ours.
+    With `gpus` it sees no others. PYTHONSAFEPATH keeps modules of the working directory from
+    standing in for ours.
     """
     kept = {
         name: value
@@ -72,7 +73,10 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
     # The count would prevail over a policy that somebody chose.
     spin = {} if "OMP_WAIT_POLICY" in kept else _SPIN
-    return spin | _DEFAULTS | kept | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    # They were numbered in this order, whatever another one somebody chose.
+    order = {"CUDA_DEVICE_ORDER": _DEFAULTS["CUDA_DEVICE_ORDER"]}
+    chosen = order | {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}
+    return spin | _DEFAULTS | kept | chosen | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
 class WorkerProcess:
@@ -93,8 +97,8 @@ class WorkerProcess:
         self._stderr = asyncio.create_task(self._read_stderr())
 
     @classmethod
-    async def spawn(cls, engine: str) -> "WorkerProcess":
-        """Start a worker for an engine."""
+    async def spawn(cls, engine: str, gpus: str = "") -> "WorkerProcess":
+        """Start a worker for an engine, which sees no other GPUs than these if any are named."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003 - the socket API has no keyword
         writer: asyncio.StreamWriter | None = None
@@ -115,7 +119,7 @@ class WorkerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env=worker_environment(os.environ),
+                env=worker_environment(os.environ, gpus),
             )
         except BaseException:
             # A worker that was started nevertheless reads the end of its socket, and exits.
