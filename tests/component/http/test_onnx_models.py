@@ -252,7 +252,7 @@ async def test_a_precision_is_a_revision_of_its_own_and_one_that_is_not_there_le
         assert (await vectors(client, "m")).shape == (3, wide.width)
 
 
-async def test_an_embedder_is_swapped_for_its_8_bit_build_without_a_failed_request(
+async def test_an_embedder_is_swapped_for_its_8_bit_build_under_traffic_and_for_no_narrower_one(
     tmp_path: pathlib.Path,
 ) -> None:
     wide = Encoder(width=128, feed_forward=256)
@@ -293,3 +293,17 @@ async def test_an_embedder_is_swapped_for_its_8_bit_build_without_a_failed_reque
         after = await vectors(client, "m")
         cosines = (before * after).sum(axis=1)
         assert 0.99 < cosines.min() < 0.9999999
+
+        write_onnx(tmp_path / "files" / "narrow", ENCODER)
+        narrow = document(tmp_path / "files", model("m", "narrow"), sequence=3)
+        await runtime.models.apply(narrow)
+
+        def is_refused() -> bool:
+            report = runtime.models.report().model("m")
+            return report is not None and report.reason is Reason.VALIDATION_FAILED
+
+        await eventually(is_refused, PATIENCE)
+        (report,) = runtime.models.report().models
+        assert f"its vectors have {ENCODER.width} dimensions" in report.message
+        assert f"have {wide.width}" in report.message
+        assert (await vectors(client, "m") == after).all()

@@ -22,6 +22,7 @@ from tests.support.collection_pods import (
 )
 from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.stores import eventually
+from ullage_api.conditions import Reason
 from ullage_runtime.app import Runtime
 from ullage_runtime.retrieval.reindex.wire import LeaseRequest
 from ullage_runtime.retrieval.reindex.worker.driving import ExitCode
@@ -37,6 +38,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("files")
     write_encoder(folder / "encoder.gguf", Encoder(width=64))
     write_encoder(folder / "other.gguf", Encoder(width=WIDE, seed=11))
+    write_encoder(folder / "stranger.gguf", Encoder(width=64, seed=8))
     return folder
 
 
@@ -60,6 +62,30 @@ async def wanted(runtime: Runtime, files: pathlib.Path, sequence: int, **spec: A
     """Have the collection's spec say something else."""
     changed = document(files, BOTH, notes(**spec)).sealed(sequence)
     assert await runtime.documents.accept(changed)
+
+
+async def changed(
+    runtime: Runtime, files: pathlib.Path, sequence: int, name: str, reason: Reason
+) -> str:
+    """Have one of the models be another file, and return what is said of it for that reason."""
+    models = tuple(
+        model(each.name, "stranger.gguf").model_copy(update={"generation": sequence})
+        if each.name == name
+        else each
+        for each in BOTH
+    )
+    spec = notes(embedding={"modelDeployment": "other"})
+    assert await runtime.documents.accept(document(files, models, spec).sealed(sequence))
+
+    async def is_said() -> bool:
+        found = runtime.models.report().model(name)
+        assert found is not None
+        return found.generation == sequence and found.reason is reason
+
+    await eventually(is_said, PATIENCE, every=0.05)
+    found = runtime.models.report().model(name)
+    assert found is not None
+    return found.message
 
 
 async def started(client: httpx.AsyncClient, name: str = "job", **spec: Any) -> None:
@@ -185,6 +211,13 @@ async def test_another_model_takes_over_under_traffic_and_goes_back_with_the_wri
             await eventually(lambda: _more(users, before + 20), PATIENCE)
         await users.check()
         assert users.searches > 20
+        # Both are written with, so that neither becomes another one.
+        said = await changed(runtime, files, 3, "encoder", Reason.EMBEDDING_IN_USE)
+        assert "'notes'" in said
+        assert "a cosine of " in said
+        said = await changed(runtime, files, 4, "other", Reason.EMBEDDING_IN_USE)
+        assert "its vectors have 64 dimensions" in said
+        assert f"have {WIDE};" in said
 
         await posted(client, f"{R}/job/rollback", {})
         back = await reached(client, "Cancelled")
@@ -195,6 +228,8 @@ async def test_another_model_takes_over_under_traffic_and_goes_back_with_the_wri
         store = runtime.services.collections.find("notes").store
         assert await store.describe("notes-2") is None, "the target is removed"
         assert await store.aliases() == {"notes": "notes-1"}
+        said = await changed(runtime, files, 5, "encoder", Reason.EMBEDDING_IN_USE)
+        assert "'notes'" in said
 
 
 async def _more(users: Traffic, count: int) -> bool:
