@@ -110,6 +110,12 @@ class Fault(Enum):
 
     STALE = 1
     """They lose the last change of each point."""
+    UNCONDITIONAL = 2
+    """They write over whatever is there, as a back-fill without conditions does."""
+
+
+EVER = 2**53
+"""A version that everything is older than."""
 
 
 def _before(point: Point) -> Point:
@@ -150,6 +156,8 @@ class Doomed:
         does = getattr(self.store, verb)
         if verb == "copy" and self.fault is Fault.STALE:
             given = (given[0], [_before(each) for each in given[1]], *given[2:])
+        if verb == "copy" and self.fault is Fault.UNCONDITIONAL:
+            given = (*given[:2], EVER)
         odds = {"write": 0.3, "copy": 1.0 if self.fault else 0.3}.get(verb, 0.0)
         if self.dice.random() < odds:
             self.late.append(partial(does, *given, **named))
@@ -256,10 +264,13 @@ class ReindexHistory:
         reembeds = self.dice.random() < 0.7 or self.fault is not None
         self.wanted = {"model": "new"} if reembeds else {"profile": "HighAccuracy"}
         self.end = self.dice.choice(("keep", "keep", "rollback", "cancel"))
-        # A lost change shows where there is much to copy, and little is written afterwards.
+        # A fault shows where there is much to copy, and the target comes to be searched.
         first = 12 if self.fault else 0
+        if self.fault:
+            self.end = "keep"
         self.starts = first + self.dice.randrange(self.steps // 5)
-        self.is_patient = self.dice.random() < 0.5
+        # What is copied late is late only once the copy is over.
+        self.is_patient = self.dice.random() < 0.5 or self.fault is Fault.UNCONDITIONAL
         self.ends = self.dice.randrange(self.starts + 1, self.steps)
 
     async def live(self) -> None:
@@ -341,7 +352,7 @@ class ReindexHistory:
         self.is_begun = self.is_begun or number >= self.starts
         if number >= self.ends and self.end != "keep":
             self.wishes[self.end] = True
-        if self.is_begun and self.dice.random() < 0.1:
+        if self.is_begun and not self.fault and self.dice.random() < 0.1:
             self.wishes["suspend"] = not self.wishes.get("suspend", False)
         if before != (self.is_begun, self.wishes):
             self.generation += 1
@@ -395,10 +406,16 @@ class ReindexHistory:
         kind = self.dice.choices(
             ("upsert", "set", "delete", "delete_where", "set_where"), (8, 4, 3, 1, 1)
         )[0]
+        ids = range(IDS)
+        if self.fault:
+            # One shows in what nothing is written to afterwards, the other in what is.
+            is_early = number < self.starts
+            kind = "delete" if kind == "delete" and not is_early else "upsert"
+            ids = ids if is_early or self.fault is Fault.UNCONDITIONAL else ids[: IDS // 2]
         return {
             "number": number,
             "kind": kind,
-            "ids": self.dice.sample(range(IDS), self.dice.randint(1, 3)),
+            "ids": self.dice.sample(ids, self.dice.randint(1, 3)),
             "group": self.dice.randrange(3),
             "value": self.dice.randrange(1000),
             "wait": self.dice.random() < 0.3,

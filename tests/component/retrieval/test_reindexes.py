@@ -119,6 +119,14 @@ async def test_a_profile_is_built_in_place_and_a_copy_can_be_asked_for(
         assert built.layout.quantization is not None
 
         await here.wants(spec(profile="HighAccuracy"), 3)
+        await here.job("back")
+        assert (await here.reached("Succeeded", name="back")).plan == "InPlace"
+        built = await here.notes.store.describe("notes-1")
+        assert built is not None
+        assert built.layout.hnsw["ef_construct"] == 256
+        assert built.layout.quantization is None
+
+        await here.wants(spec(profile="FastQuery"), 4)
         await here.job("copy", mode="Copy", rollbackSeconds=0)
         done = await here.reached("Succeeded", name="copy")
         assert (done.plan, done.switched) == ("Copy", True)

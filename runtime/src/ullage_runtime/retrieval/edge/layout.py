@@ -33,15 +33,20 @@ _SCHEMAS: Final = {
     "text": edge.PayloadSchemaType.Text,
 }
 
+DISABLED: Final = "Disabled"
+"""What takes a quantization away."""
+
 Layout = dict[str, Any]
 """The body of `PUT /collections/{name}`, as it was given and changed since."""
 
 
 def merged(layout: Layout, change: Mapping[str, Any]) -> Layout:
-    """Return the layout with a change laid over it; None takes nothing away."""
+    """Return the layout with a change laid over it; None takes nothing away, `Disabled` does."""
     result = dict(layout)
     for name, value in change.items():
-        if isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
+        if value == DISABLED:
+            result.pop(name, None)
+        elif isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
             result[name] = merged(result[name], value)
         elif value is not None:
             result[name] = value
