@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 import pytest
 
 from e2e.scenarios.file_server import FileServer
-from e2e.scenarios.platform import Platform
-from e2e.scenarios.team import Team, model
+from e2e.scenarios.platform import RUNTIME_IMAGE, Platform
+from e2e.scenarios.team import Team, model, new_team
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from e2e.cluster.cluster import Cluster
-
-RUNTIME_IMAGE = "ullage-runtime:dev"
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +27,8 @@ def platform(node_cluster: Cluster) -> Platform:
 @pytest.fixture
 def team(platform: Platform) -> Iterator[Team]:
     """Return a new namespace under the strictest pod security; it is deleted afterwards."""
-    name = f"team-{next(_numbers)}"
-    cluster = platform.cluster
-    cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    yield Team(cluster, name)
-    cluster.kubectl("delete", "namespace", name, "--timeout=90s", timeout=100)
+    with new_team(platform.cluster) as made:
+        yield made
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from e2e.cluster.audit import AuditEvent
     from e2e.cluster.cluster import Cluster
 
-__all__ = ["EXAMPLES", "SYSTEM", "Platform"]
+__all__ = ["EXAMPLES", "RUNTIME_IMAGE", "SYSTEM", "Platform"]
 
 SYSTEM = "ullage-system"
 RELEASE = "ullage"
 OPERATOR = "app.kubernetes.io/name=ullage,app.kubernetes.io/component=operator"
 OPERATOR_USER = f"system:serviceaccount:{SYSTEM}:"
 CHART = Path(__file__).parents[2] / "charts" / "ullage"
+RUNTIME_IMAGE = "ullage-runtime:dev"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 VALUES = Path(__file__).parent / "values.yaml"
 

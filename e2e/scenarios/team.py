@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import subprocess
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
     from e2e.cluster.cluster import Cluster
 
-__all__ = ["Team", "model"]
+__all__ = ["Team", "model", "new_team"]
 
 MDEP = "modeldeployments.ullage.dev"
 VCOL = "vectorcollections.ullage.dev"
 POLL_SECONDS = 0.1
 SERVICE_PORT = 80
+_numbers = itertools.count(1)
 
 
 def model(name: str, uri: str = "file:guide-v1.gguf", **spec: object) -> dict[str, Any]:
@@ -143,6 +145,18 @@ class Team:
         answer = self.cluster.get_json("pods", "--namespace", self.namespace, "-l", selector)
         items: list[dict[str, Any]] = answer["items"]
         return items
+
+
+@contextmanager
+def new_team(cluster: Cluster) -> Iterator[Team]:
+    """Yield a new namespace under the strictest pod security; it is deleted afterwards."""
+    name = f"team-{next(_numbers)}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    try:
+        yield Team(cluster, name)
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--timeout=90s", timeout=100)
 
 
 def _listens(address: str, port: int) -> bool:

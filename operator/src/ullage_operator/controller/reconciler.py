@@ -306,9 +306,10 @@ class Reconciler:
             # Somebody was faster: the next look sees what there is.
             self.queue.add_after(key, GONE_SECONDS)
             return
-        await self._write_status(key, observed, plan)
         if pool is not None and plan.concerns_pool:
+            # First: searches wait for it that are to go back.
             self.queue.add(pool)
+        await self._write_status(key, observed, plan)
         if plan.requeue_after is not None:
             self.queue.add_after(key, plan.requeue_after)
 
