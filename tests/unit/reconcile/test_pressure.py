@@ -40,24 +40,33 @@ def world_of(pods: int = 1, **spec: Any) -> World:
     return world
 
 
-def at(world: World, level: MemoryLevel | None, ordinal: int = 0, age: float = 1.0) -> World:
-    """Have a pod say how full it is."""
-    device = ReportedDevice(
-        id="host",
-        kind=DeviceKind.HOST,
-        name="memory",
-        total_bytes=8 * GIB,
+def device_at(level: MemoryLevel | None, **facts: Any) -> ReportedDevice:
+    return ReportedDevice(
+        id=facts.get("id", "host"),
+        kind=facts.get("kind", DeviceKind.HOST),
+        name=facts.get("name", "memory"),
+        total_bytes=facts.get("total_bytes", 8 * GIB),
         budget_bytes=7 * GIB,
         used_bytes=5 * GIB,
         ledger_bytes=4 * GIB,
         level=level,
     )
+
+
+def at(
+    world: World,
+    level: MemoryLevel | None,
+    ordinal: int = 0,
+    age: float = 1.0,
+    devices: tuple[ReportedDevice, ...] = (),
+) -> World:
+    """Have a pod say how full it is."""
     said = report(
         serving(world.members["chat"]),
         ordinal=ordinal,
         document=world.desired,
         level=level,
-        devices=(device,),
+        devices=devices or (device_at(level),),
     )
     world.reports[ordinal] = heard(said, age)
     return world
@@ -104,6 +113,16 @@ def test_the_fullest_pod_counts_and_is_named() -> None:
     assert shown(world) == ("True", "MemoryHigh", "High")
     message = condition(plan, "MemoryPressure").message
     assert message == "memory of pod ullage-default-1 with 8.0 GiB of memory is at level High"
+
+
+def test_of_several_gpus_the_fullest_is_named() -> None:
+    gpus = (
+        device_at(LOW, id="gpu0", kind=DeviceKind.GPU, name="A"),
+        device_at(HIGH, id="gpu1", kind=DeviceKind.GPU, name="B", total_bytes=80 * GIB),
+    )
+    plan = now(at(world_of(), HIGH, devices=(*gpus, device_at(HIGH))))
+    message = condition(plan, "MemoryPressure").message
+    assert message == "memory of pod ullage-default-0 with 80.0 GiB of B is at level High"
 
 
 def test_pressure_is_one_warning_and_its_end_one_event() -> None:

@@ -153,6 +153,8 @@ def _words(holder: Holder) -> str:
     report = holder.view.fresh if holder.view is not None else None
     if report is None or holder.level is None:
         return "no pod says how full its memory is"
-    device = report.devices[0] if report.devices else None
+    # GPUs come first; of several, the level is that of the fullest.
+    full = (device for device in report.devices if device.level is holder.level)
+    device = next(full, report.devices[0] if report.devices else None)
     of = f" with {readable(device.total_bytes)} of {device.name}" if device is not None else ""
     return f"memory of pod {report.pod}{of} is at level {holder.level}"
