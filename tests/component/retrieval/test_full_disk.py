@@ -3,12 +3,14 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.reindexed import place, spec
 from tests.support.stores import LAYOUT, eventually, owned, point
 from ullage_runtime.retrieval.stores.port import DELETED, Point, StoreError, StoreUnavailable
 from ullage_runtime.retrieval.stores.qdrant import QdrantStore
@@ -18,6 +20,8 @@ AT_ONCE = 10
 FILLER = "x" * 60_000
 SMALL, LARGE = "160m", "512m"
 LATER = 200_000
+LEFT = 40 << 20
+"""Bytes of a disk that is as good as full: fewer than the engine writes with."""
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or os.geteuid() != 0,
@@ -95,3 +99,34 @@ async def test_what_was_acknowledged_is_there_when_the_disk_is_full_and_when_it_
         await eventually(takes_more, every=0.5)
         assert acknowledged | set(range(LATER, LATER + AT_ONCE)) == await ids(store)
         assert owner.restarts == 0, "it never died of it"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "plan"),
+    [({"profile": "FastQuery"}, "Copy"), ({"model": "large"}, "Reembed")],
+)
+async def test_a_reindex_whose_target_has_no_room_is_given_up_and_done_once_there_is(
+    disk: pathlib.Path, wanted: dict[str, str], plan: str
+) -> None:
+    mounted("-o", f"remount,size={LARGE}", str(disk))
+    ballast = disk / "ballast"
+    async with place(disk / "pod", spec()) as here:
+        await here.write(*range(50))
+        await here.wants(spec(**wanted), 2)
+        here.works = False
+        await here.job(mode="Copy")
+        assert (await here.reached("Copying")).plan == plan
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - LEFT)
+        here.works = True
+        failed = await here.reached("Failed")
+        assert failed.reason == "NoRoom"
+        assert "MiB are free, and 64 are needed" in failed.message
+        assert await here.notes.store.describe("notes-2") is None
+        assert await here.found(7) == 7
+
+        ballast.unlink()
+        await here.write(50)
+        await here.job("again", mode="Copy", rollbackSeconds=0)
+        assert (await here.reached("Succeeded", name="again")).switched
+        assert [await here.found(each) for each in (7, 50)] == [7, 50]
