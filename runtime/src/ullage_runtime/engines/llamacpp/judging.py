@@ -8,8 +8,9 @@ from typing import Final
 from ullage_runtime.core.errors import EngineFailed
 from ullage_runtime.core.vectors import floats
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
-from ullage_runtime.engines.llamacpp.model import Model, tokenized
+from ullage_runtime.engines.llamacpp.model import Model
 from ullage_runtime.engines.llamacpp.pooled_context import PooledContext
+from ullage_runtime.engines.llamacpp.vocabulary import tokenized
 from ullage_runtime.engines.pooled.asking import answer_tokens, asking_texts
 from ullage_runtime.engines.pooled.texts import PooledTexts
 from ullage_runtime.engines.prompting.prompts import Prompts

@@ -3,7 +3,6 @@
 import ctypes
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Final
 
 from ullage_api.conditions import Reason
@@ -15,6 +14,7 @@ from ullage_runtime.engines.limits import cpu_quota
 from ullage_runtime.engines.llamacpp.adapters import LoraAdapter
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.library import Library
+from ullage_runtime.engines.llamacpp.vocabulary import LlamaVocabulary
 
 DEFAULT_CONTEXT: Final = 8192
 """Longest context when the spec names none: a long one costs memory that few requests use."""
@@ -48,12 +48,11 @@ alone and among others was 0.9997, and is 0.9999999 without it. The memory it sp
 square of the batch, though: 64 MiB here for 16 heads, 4 GiB for 8192 tokens.
 """
 
-_PIECE_BYTES: Final = 256
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _LONGEST_TOKEN = re.compile(r"max token length += +(\d+)")
 
 
-class Model:
+class Model(LlamaVocabulary):
     """One model's weights with one context; owned by one thread."""
 
     def __init__(
@@ -92,7 +91,7 @@ class Model:
         self._model = llama_cpp.llama_model_load_from_file(spec.path.encode(), params)
         if not self._model:
             raise invalid_model("llama.cpp cannot load the file")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         # Before the context, whose graphs are sized for them. A dry run goes without: they would
         # really take their memory.
         for adapter in () if dry_run else spec.adapters:
@@ -222,11 +221,6 @@ class Model:
         return int(llama_cpp.llama_model_n_layer(self._model))
 
     @property
-    def vocabulary_size(self) -> int:
-        """Tokens of the vocabulary."""
-        return int(llama_cpp.llama_vocab_n_tokens(self._vocab))
-
-    @property
     def generates_text(self) -> bool:
         """Whether it is a plain decoder, the only kind that generates here."""
         has_encoder = llama_cpp.llama_model_has_encoder(self._model)
@@ -257,11 +251,6 @@ class Model:
     def scores(self) -> int:
         """Numbers that a classification head gives."""
         return int(llama_cpp.llama_model_n_cls_out(self._model))
-
-    @property
-    def vocabulary(self) -> Any:
-        """The vocabulary's handle, for grammars."""
-        return self._vocab
 
     @property
     def is_recurrent(self) -> bool:
@@ -298,113 +287,7 @@ class Model:
         text = llama_cpp.llama_model_chat_template(self._model, b"rerank")
         return text.decode(errors="replace") if text else None
 
-    # Tokens --------------------------------------------------------------------------------------
-
-    @property
-    def bos(self) -> int | None:
-        """The token that begins a text, or None."""
-        token = int(llama_cpp.llama_vocab_bos(self._vocab))
-        return token if token >= 0 else None
-
-    @property
-    def eos(self) -> int | None:
-        """The token that ends a text, or None."""
-        token = int(llama_cpp.llama_vocab_eos(self._vocab))
-        return token if token >= 0 else None
-
-    @property
-    def infill_markers(self) -> tuple[int, int, int] | None:
-        """The tokens before a gap's prefix, its suffix and its content, or None."""
-        known = (
-            llama_cpp.llama_vocab_fim_pre,
-            llama_cpp.llama_vocab_fim_suf,
-            llama_cpp.llama_vocab_fim_mid,
-        )
-        before, after, middle = (int(each(self._vocab)) for each in known)
-        return (before, after, middle) if min(before, after, middle) >= 0 else None
-
-    @property
-    def separator(self) -> int | None:
-        """The token between two texts, where it is one of its own, or None."""
-        token = int(llama_cpp.llama_vocab_sep(self._vocab))
-        wanted = bool(llama_cpp.llama_vocab_get_add_sep(self._vocab))
-        return token if wanted and token >= 0 else None
-
-    @property
-    def adds_bos(self) -> bool:
-        """Whether the model wants its prompts to begin with `bos`."""
-        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
-
-    @property
-    def adds_eos(self) -> bool:
-        """Whether the tokenizer ends texts with `eos`, which a prompt must not."""
-        return bool(llama_cpp.llama_vocab_get_add_eos(self._vocab))
-
-    def is_end(self, token: int) -> bool:
-        """Tell whether a token ends a generation."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
-
-    @cached_property
-    def end_tokens(self) -> tuple[int, ...]:
-        """All tokens that end a generation."""
-        return tuple(filter(self.is_end, range(self.vocabulary_size)))
-
-    def tokenized(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Return a text's tokens; markers of special tokens in it become those tokens."""
-        return tokenized(self._vocab, text, add_special=add_special)
-
-    def piece(self, token: int, *, special: bool = False) -> bytes:
-        """Return a token's bytes; control tokens have none unless they are asked for."""
-        capacity = _PIECE_BYTES
-        while True:
-            buffer = ctypes.create_string_buffer(capacity)
-            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, special)
-            if count >= 0:
-                return buffer.raw[:count]
-            capacity = -count
-
-    def detokenized(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens, special ones spelled out."""
-        given = (llama_cpp.llama_token * len(tokens))(*tokens)
-        capacity = 4 * len(tokens) + _PIECE_BYTES
-        while True:
-            buffer = ctypes.create_string_buffer(capacity)
-            count = llama_cpp.llama_detokenize(
-                self._vocab,
-                given,
-                len(tokens),
-                buffer,
-                capacity,
-                False,  # noqa: FBT003 - llama.h has no names: special tokens are not removed
-                True,  # noqa: FBT003 - but spelled out
-            )
-            if count >= 0:
-                return buffer.raw[:count].decode(errors="replace")
-            capacity = -count
-
 
 def _longest_token(lines: Sequence[str]) -> int:
     """Return the bytes of the vocabulary's longest token, or 0 if the library does not log it."""
     return next((int(m[1]) for line in lines if (m := _LONGEST_TOKEN.search(line))), 0)
-
-
-def tokenized(
-    vocabulary: Any, text: str, *, add_special: bool = True, markers: bool = True
-) -> list[int]:
-    """Return a text's tokens by a vocabulary's handle; `markers` of control tokens become those."""
-    data = text.encode()
-    capacity = len(data) + 8
-    while True:
-        buffer = (llama_cpp.llama_token * capacity)()
-        count = llama_cpp.llama_tokenize(
-            vocabulary,
-            data,
-            len(data),
-            buffer,
-            capacity,
-            add_special,
-            markers,
-        )
-        if count >= 0:
-            return list(buffer[:count])
-        capacity = -count

@@ -21,7 +21,7 @@ from ullage_runtime.engines.conversion import ConversionError, Precision
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
 from ullage_runtime.engines.llamacpp.conversion.checking import LONGEST, TEXTS
 from ullage_runtime.engines.llamacpp.library import Library
-from ullage_runtime.engines.llamacpp.model import tokenized
+from ullage_runtime.engines.llamacpp.vocabulary import tokenized
 
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
