@@ -142,6 +142,20 @@ async def test_what_a_process_takes_is_the_drivers_word_or_else_the_estimate(
     assert await sliced.taken_by(os.getpid(), 1, 5 * GIB) == 5 * GIB, "in a container: no bytes"
 
 
+async def test_processes_that_an_engine_started_for_its_parts_count_as_the_engine(
+    trace: NvmlTrace,
+) -> None:
+    board, *_ = gpus(trace)
+    part = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        trace.pids[977], trace.moment = part.pid, 1
+        assert await board.taken_by(os.getpid(), 1, 5 * GIB) == 37 * GIB
+        assert await board.taken_by(part.pid, 1, 5 * GIB) == 31 * GIB
+    finally:
+        part.kill()
+        await part.wait()
+
+
 # --- The pod's memory ---------------------------------------------------------------------------
 
 
