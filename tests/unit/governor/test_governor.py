@@ -18,7 +18,8 @@ from ullage_runtime.core.domain import EngineStats, Footprint
 from ullage_runtime.governor.monitor import STALE_SECONDS
 from ullage_runtime.governor.policy import MemoryOverrides, memory_policy
 from ullage_runtime.governor.refusals import MemoryRefusedError
-from ullage_runtime.governor.service import Governor, Reservation
+from ullage_runtime.governor.reservations import Reservation
+from ullage_runtime.governor.service import Governor
 
 
 def share(most: float) -> MemoryPolicy:

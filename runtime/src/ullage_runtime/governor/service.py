@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from ullage_api.kinds.memory import MemoryLevel
 from ullage_api.wire.pod_report import DeviceKind, ReportedDevice
 from ullage_runtime.core.budgets import MemoryPolicy, left_beside_neighbours
-from ullage_runtime.core.domain import EngineStats, Footprint
+from ullage_runtime.core.domain import Footprint
 from ullage_runtime.core.ledger import (
     EntryState,
     Granted,
@@ -19,102 +19,15 @@ from ullage_runtime.core.ledger import (
 )
 from ullage_runtime.core.levels import IDLE_SECONDS
 from ullage_runtime.core.placement import best_fit, roomiest
-from ullage_runtime.engines.base import Engine
 from ullage_runtime.governor.devices import Device, Reading
 from ullage_runtime.governor.monitor import Monitor
 from ullage_runtime.governor.refusals import must_wait, never_fits, too_few
+from ullage_runtime.governor.reservations import Reservation, WarmBytes
 
 STALLED: Final = 0.10
 """Share of the last 10 s that processes waited for memory, from which nothing is kept warm."""
 
 _SHORT: Final = frozenset({MemoryLevel.HIGH, MemoryLevel.CRITICAL})
-
-
-class Reservation:
-    """A generation's entry in the ledger; released exactly once, whoever asks how often."""
-
-    def __init__(
-        self, governor: "Governor", owner: str, devices: tuple[str, ...], footprint: Footprint
-    ) -> None:
-        self._governor = governor
-        self._over = False
-        self._leaving = False
-        self.owner = owner
-        self.devices = devices
-        self.footprint = footprint
-        self.bytes = footprint.total
-        """What it has of each of its devices."""
-        self.stats: EngineStats | None = None
-        """What the engine said of itself when it was last measured."""
-
-    @property
-    def total(self) -> int:
-        """What it has of all its devices together."""
-        return self.bytes * len(self.devices)
-
-    @property
-    def expected(self) -> int:
-        """What it was expected to take of all its devices together."""
-        return self.footprint.total * len(self.devices)
-
-    @property
-    def is_overdrawn(self) -> bool:
-        """Whether one of its devices has less than was promised of it."""
-        return self._governor.is_overdrawn(self.devices)
-
-    @property
-    def gpus(self) -> str:
-        """What an engine is told so that it sees no other GPUs; empty where it has no choice."""
-        return self._governor.gpus(self.devices)
-
-    async def measure(self, engine: Engine) -> int:
-        """Replace the estimate, or the last measurement, by what the engine takes now."""
-        self.stats = stats = await engine.stats()
-        taken = await self._governor.taken_by(
-            self.devices, engine.pid, stats.resident_bytes, self.footprint.total
-        )
-        if not self._over and not self._leaving:
-            self._governor.commit(self.owner, taken)
-            self.bytes = taken
-        return self.bytes
-
-    def releasing(self) -> None:
-        """Note that the engine is about to end."""
-        if not self._over and not self._leaving:
-            self._leaving = True
-            self._governor.begin_release(self.owner)
-
-    def release(self) -> None:
-        """Give the bytes back, after the engine has ended."""
-        if not self._over:
-            self._over = True
-            self._governor.release(self.owner)
-
-
-class WarmBytes:
-    """Bytes of the host's memory that keep something of a model which has left; released once."""
-
-    def __init__(self, governor: "Governor", owner: str, count: int) -> None:
-        self._governor = governor
-        self._over = False
-        self.owner = owner
-        self.bytes = count
-
-    def settle(self, count: int) -> None:
-        """Replace the promise by what is really kept."""
-        if not self._over:
-            self.bytes = count
-            self._governor.keep_warm(self.owner, count)
-
-    def hand_over(self) -> None:
-        """Note that a load has taken the bytes over, and answers for them from now on."""
-        self._over = True
-
-    def release(self) -> None:
-        """Give the bytes back, after what was kept is gone."""
-        if not self._over:
-            self._over = True
-            self._governor.release(self.owner)
 
 
 class Governor:

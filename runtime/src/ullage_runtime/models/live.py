@@ -9,7 +9,7 @@ from ullage_runtime.core.arms import Tally
 from ullage_runtime.core.domain import Loaded
 from ullage_runtime.core.generation import Generation
 from ullage_runtime.engines.base import Engine
-from ullage_runtime.governor.service import Reservation
+from ullage_runtime.governor.reservations import Reservation
 from ullage_runtime.models.artifacts import Artifacts
 
 

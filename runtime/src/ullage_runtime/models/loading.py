@@ -26,7 +26,8 @@ from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.engines.base import Engine
 from ullage_runtime.engines.factory import EngineFactory
-from ullage_runtime.governor.service import Governor, Reservation
+from ullage_runtime.governor.reservations import Reservation
+from ullage_runtime.governor.service import Governor
 from ullage_runtime.models.artifacts import Artifacts
 from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.gate import Trial, pass_gate

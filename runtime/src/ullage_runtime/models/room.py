@@ -22,7 +22,8 @@ from ullage_runtime.core.levels import longest_idle
 from ullage_runtime.core.placement import victims_among
 from ullage_runtime.core.sizes import human_bytes
 from ullage_runtime.governor.refusals import MemoryRefusedError
-from ullage_runtime.governor.service import Governor, Reservation
+from ullage_runtime.governor.reservations import Reservation
+from ullage_runtime.governor.service import Governor
 from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.metrics import ModelMetrics
 from ullage_runtime.models.spare import SpareEngine

@@ -17,7 +17,8 @@ from ullage_runtime.core.domain import Footprint
 from ullage_runtime.core.errors import EngineFailed, LoadError
 from ullage_runtime.engines.base import Engine
 from ullage_runtime.engines.factory import EngineFactory
-from ullage_runtime.governor.service import Governor, Reservation
+from ullage_runtime.governor.reservations import Reservation
+from ullage_runtime.governor.service import Governor
 from ullage_runtime.models.clock import Clock
 
 SETTLE_SECONDS: Final = 2.0

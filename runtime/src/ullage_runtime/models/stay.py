@@ -10,7 +10,7 @@ from ullage_api.kinds.memory import Eviction, ResidencyPolicy, ResidencySettings
 from ullage_runtime.core.decisions import Decision, Rule
 from ullage_runtime.core.eviction import Candidate
 from ullage_runtime.core.sizes import rfc3339
-from ullage_runtime.governor.service import Reservation
+from ullage_runtime.governor.reservations import Reservation
 from ullage_runtime.models.admission import Admission
 from ullage_runtime.models.generations import Generations
 from ullage_runtime.models.live import Live

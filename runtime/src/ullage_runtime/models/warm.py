@@ -20,7 +20,8 @@ from typing import Final
 import structlog
 
 from ullage_runtime.core.errors import EngineFailed, LoadError
-from ullage_runtime.governor.service import Governor, WarmBytes
+from ullage_runtime.governor.reservations import WarmBytes
+from ullage_runtime.governor.service import Governor
 from ullage_runtime.models.artifacts import Artifacts
 from ullage_runtime.models.clock import Clock
 from ullage_runtime.models.live import Live
