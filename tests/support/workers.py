@@ -65,6 +65,15 @@ def child_pids() -> set[int]:
     return {child.pid for child in psutil.Process().children()}
 
 
+def workers() -> list[int]:
+    """Return the ids of this process's engine workers."""
+    return [
+        child.pid
+        for child in psutil.Process().children()
+        if "ullage_runtime.engines.worker" in child.cmdline()
+    ]
+
+
 SLACK = 16 << 20
 """Bytes by which what a small model takes may differ from one measurement to the next.
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from tests.support.encoder_models import Encoder
@@ -17,7 +16,7 @@ from tests.support.fake_models import until
 from tests.support.gguf_models import Shape, write_model
 from tests.support.onnx_models import write_builds, write_onnx
 from tests.support.runtimes import served
-from tests.support.workers import SLACK, eventually
+from tests.support.workers import SLACK, eventually, workers
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings, PrecisionType
 from ullage_api.kinds.model_deployment import Task
@@ -154,14 +153,6 @@ def reported(pool: ModelPool, name: str) -> ReportedModel:
     found = pool.report().model(name)
     assert found is not None
     return found
-
-
-def workers() -> list[int]:
-    return [
-        child.pid
-        for child in psutil.Process().children()
-        if "ullage_runtime.engines.worker" in child.cmdline()
-    ]
 
 
 async def needs_of(
