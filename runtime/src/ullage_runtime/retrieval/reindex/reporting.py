@@ -35,7 +35,7 @@ def reported(job: Job) -> ReportedReindex:
         target=_target(record),
         points=ReindexPoints(
             total=record.total if record.wanted is not None else None,
-            copied=record.copied,
+            copied=_done(job),
             caught_up=job.caught_up,
             failed=job.failed,
         ),
@@ -47,6 +47,18 @@ def reported(job: Job) -> ReportedReindex:
         started_at=_moment(record.started),
         finished_at=_moment(record.finished),
     )
+
+
+def _done(job: Job) -> int:
+    """Return how many points need no copying any more.
+
+    What is written or deleted meanwhile reaches the target by that, and once the copy has ended
+    nothing of it is left.
+    """
+    record = job.record
+    if record.copied_tip is None:
+        return min(record.total, record.copied + record.skipped)
+    return max(0, record.total - job.failed)
 
 
 def _pace(job: Job) -> tuple[int | None, int | None]:
