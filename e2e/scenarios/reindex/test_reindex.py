@@ -22,6 +22,7 @@ from e2e.scenarios.file_server import FileServer
 from e2e.scenarios.platform import EXAMPLES, RUNTIME_IMAGE, Platform
 from e2e.scenarios.searched import PROBES, Expected, Searches, Writes, text_of
 from e2e.scenarios.team import VCOL, Team, new_team
+from tests.support.argo_health import health
 from tests.support.encoder_models import Encoder, write_encoder
 
 if TYPE_CHECKING:
@@ -240,3 +241,75 @@ def unchanged(library: Library, platform: Platform) -> None:
     platform.wait_until_settled(library.team.namespace)
     assert platform.operator_writes(since=since, namespace=library.team.namespace) == []
     assert library.seen() == before
+
+
+def test_jobs_take_turns_are_paused_and_approved_and_are_given_up_on_both_sides_of_the_switch(
+    library: Library,
+) -> None:
+    team = library.team
+    with (
+        Searches(library.url, "notes", library.expected) as searches,
+        Writes(library.url, "notes") as writes,
+    ):
+        library.start("first", rate=SLOWLY)
+        library.reaches("first", "Copying")
+        library.start("low", priority="Low", rollbackSeconds=0)
+        library.becomes("low", "Complete", "False", "TargetBusy")
+        library.start("high", priority="High", rate=SLOWLY, cutover="Manual")
+        library.becomes("high", "Complete", "False", "TargetBusy")
+        library.patch("first", cancel=True)
+        library.reaches("first", "Cancelled")
+
+        # The later one goes first, and what its worker has done outlives that worker's pod.
+        library.reaches("high", "Copying")
+        assert library.job("low")["status"]["phase"] == "Queued"
+        copied = copies(library, "high")
+        (worker,) = library.workers("high")
+        name = worker["metadata"]["name"]
+        team.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+        team.wait("another worker is there", lambda: another(library, "high", worker))
+        library.patch("high", suspend=True)
+        library.becomes("high", "Suspended", "True", "Suspended")
+        assert health("ReindexJob", library.job("high"))["status"] == "Suspended"
+        team.wait("no worker is left", lambda: not library.workers("high"))
+        library.patch("high", suspend=False, rate={"pointsPerSecond": 100_000})
+        library.becomes("high", "Suspended", "True", "WaitingForApproval")
+        assert health("ReindexJob", library.job("high"))["status"] == "Suspended"
+        assert library.job("high")["status"]["points"]["copied"] >= copied
+        searches.require()
+        assert {each.model for each in searches.answers} <= {OLD, None}
+
+        library.patch("high", approve=True)
+        library.becomes("high", "Switched", "True")
+        searches.wait_for(10, NEW)
+        library.patch("high", cancel=True)
+        searches.wait_for(10, OLD)
+        assert library.reaches("high", "Cancelled")["points"]["copied"] >= copied
+
+        library.becomes("low", "Complete", "True", "Succeeded")
+        searches.wait_for(10, NEW)
+    searches.require()
+    writes.require()
+    team.wait_condition("notes", "InSync", "True", resource=VCOL)
+    team.wait("no worker is left", lambda: not library.workers("low"))
+    team.kubectl("delete", RXJ, "--all", "--timeout=60s", timeout=70)
+
+
+def copies(library: Library, name: str) -> int:
+    """Wait until some of a job's points are copied, and return how many."""
+    found: list[int] = []
+
+    def there() -> bool:
+        found.append(library.job(name)["status"]["points"]["copied"])
+        return found[-1] > 0
+
+    library.team.wait(f"{name} has copied something", there, timeout=PATIENCE)
+    return found[-1]
+
+
+def another(library: Library, name: str, than: dict[str, Any]) -> bool:
+    """Whether a job has a running worker that is not the one it had."""
+    return any(
+        each["metadata"]["uid"] != than["metadata"]["uid"] and each["status"]["phase"] == "Running"
+        for each in library.workers(name)
+    )
