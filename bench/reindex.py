@@ -107,8 +107,9 @@ async def _measure(
 
 
 def _rates(done: Timeline, points: int) -> Found:
-    seconds = done.seconds()
-    return {"pointsPerSecond": round(points / seconds["Copying"], 1), "seconds": seconds}
+    began, ended = done.spans()["Copying"]
+    took = ended - max(began, done.driven)
+    return {"pointsPerSecond": round(points / took, 1), "seconds": done.seconds()}
 
 
 async def _embedding(folder: Path, count: int) -> Found:

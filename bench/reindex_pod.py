@@ -46,6 +46,8 @@ class Timeline:
 
     job: Job
     entered: list[tuple[float, ReindexPhase]] = field(default_factory=list)
+    driven: float = 0.0
+    """When its worker came: a process takes a moment to begin."""
 
     def spans(self) -> dict[str, tuple[float, float]]:
         """Return when each phase began and ended."""
@@ -146,6 +148,8 @@ class BenchPod:
 
     def _look(self, timeline: Timeline) -> None:
         phase = timeline.job.record.phase
+        if not timeline.driven and timeline.job.record.worker:
+            timeline.driven = time.time()
         if not timeline.entered or timeline.entered[-1][1] is not phase:
             timeline.entered.append((time.time(), phase))
 
@@ -179,7 +183,7 @@ async def bench_pod(
     async with served(
         folder,
         None,
-        max_concurrent_requests=64,
+        max_concurrent_requests=1000,
         reindex_workers="outside",
         embeddings_cache_max_bytes=0,
     ) as (runtime, _):

@@ -16,6 +16,7 @@ from ullage_runtime.core.reindexing.rate import (
 )
 
 IDLE = Pressure()
+FEW = Pressure(p95=0.01, searches=1)
 FAST = Pressure(p95=0.010, searches=100)
 SLOW = Pressure(p95=0.016, searches=100)
 
@@ -29,7 +30,7 @@ def resting() -> Pace:
 def test_while_nobody_is_held_up_the_rate_doubles_each_second_up_to_what_the_job_allows() -> None:
     pace = Pace()
     for second in range(3):
-        pace.adjust(IDLE, second)
+        pace.adjust(FEW, second)
     assert pace.rate == FIRST_RATE * 8
     pace.limit = 5000
     pace.adjust(IDLE, 3)
@@ -43,7 +44,7 @@ def test_while_nobody_is_held_up_the_rate_doubles_each_second_up_to_what_the_job
 def test_the_rate_is_looked_at_once_a_second() -> None:
     pace = Pace()
     for _ in range(10):
-        pace.adjust(IDLE, 5.0)
+        pace.adjust(FEW, 5.0)
     assert pace.rate == FIRST_RATE * 2
 
 
@@ -74,6 +75,21 @@ def test_a_difference_of_a_blink_or_of_a_few_searches_changes_nothing() -> None:
     pace.adjust(Pressure(p95=0.0029, searches=100), 0)
     pace.adjust(Pressure(p95=9.0, searches=3), 1)
     assert pace.rate == FIRST_RATE * 4
+
+
+def test_where_nobody_searches_it_is_as_fast_as_allowed_at_once() -> None:
+    pace = Pace(limit=5000)
+    pace.adjust(IDLE, 0)
+    assert pace.rate == 5000
+
+
+def test_what_is_halved_is_what_was_copied_where_that_is_less_than_was_allowed() -> None:
+    pace = resting()
+    pace.adjust(IDLE, 0)
+    assert pace.rate == MOST_RATE
+    pace.spend(16_000, 1)
+    pace.adjust(SLOW, 2)
+    assert pace.rate == 4000
 
 
 def test_a_trickle_is_left_however_slow_others_are() -> None:

@@ -1,7 +1,8 @@
 """How fast a reindex copies: as fast as it can without being noticed by whoever searches.
 
 The rate rises by steps while nobody is held up and is halved when somebody is, as TCP's does
-(Chiu and Jain, 1989), between what the job allows and a trickle; before the first time it doubles.
+(Chiu and Jain, 1989), between what the job allows and a trickle; before the first time it doubles,
+and is all that is allowed where nobody searches.
 It is halved once, not again before what is told of searches can show what came of it.
 It stops altogether while memory is critical. Points are paid from a token bucket.
 """
@@ -68,6 +69,8 @@ class Pace:
     _adjusted_at: float = float("-inf")
     _highest: float = FIRST_RATE
     _pressed_at: float | None = None
+    _spent: int = 0
+    """Points since the rate was last looked at."""
     _resting_since: float | None = None
     _is_stopped: bool = False
 
@@ -86,7 +89,9 @@ class Pace:
         if now - self._adjusted_at < ADJUST_SECONDS:
             return
         self._fill(now)
-        self._adjusted_at = now
+        # What is allowed may be more than there can be.
+        copied = self._spent / (now - self._adjusted_at)
+        self._adjusted_at, self._spent = now, 0
         if self._rests(pressure, now):
             self.rate = self._bounded(LEAST_RATE)
             return
@@ -94,10 +99,13 @@ class Pace:
         if self.why:
             if self._pressed_at is None or now - self._pressed_at >= SEEN_SECONDS:
                 self._pressed_at = now
-                self._highest = max(self.rate, LEAST_RATE)
-                self.rate = self._bounded(self.rate / 2)
+                self._highest = max(min(self.rate, copied or self.rate), LEAST_RATE)
+                self.rate = self._bounded(self._highest / 2)
         elif self._pressed_at is not None:
             self.rate = self._bounded(self.rate + RISE * self._highest)
+        elif not pressure.searches:
+            # Whoever comes is measured at rest first.
+            self.rate = self._bounded(MOST_RATE)
         else:
             self.rate = self._bounded(self.rate * 2)
 
@@ -114,6 +122,7 @@ class Pace:
         """Pay for points, whether there were enough or not."""
         self._fill(now)
         self._tokens -= points
+        self._spent += points
 
     def _fill(self, now: float) -> None:
         if self._at is not None:
