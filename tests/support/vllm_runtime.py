@@ -18,7 +18,7 @@ from ullage_api.wire.pool_desired import DesiredAdapter, DesiredModel, DesiredRe
 from ullage_runtime.app import Runtime
 from ullage_runtime.models.pool import ModelPool
 
-START = 240.0
+START = 360.0
 """Seconds that vLLM may take to start on a machine that is busy; 12 on one that is not."""
 
 
