@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -109,7 +109,11 @@ async def _measure(
 def _rates(done: Timeline, points: int) -> Found:
     began, ended = done.spans()["Copying"]
     took = ended - max(began, done.driven)
-    return {"pointsPerSecond": round(points / took, 1), "seconds": done.seconds()}
+    return {
+        "pointsPerSecond": round(points / took, 1),
+        "processorSeconds": done.processors,
+        "seconds": done.seconds(),
+    }
 
 
 async def _embedding(folder: Path, count: int) -> Found:
@@ -162,14 +166,16 @@ async def _searching(pod: BenchPod, name: str, sizes: Sizes) -> Found:
 
 
 @contextlib.asynccontextmanager
-async def _searches(pod: BenchPod, a_second: float) -> AsyncIterator[list[tuple[float, float]]]:
+async def _searches(
+    pod: BenchPod, a_second: float
+) -> AsyncIterator[list[tuple[float, float | None]]]:
     """Have the collection searched meanwhile; what they took is there afterwards."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.reindex_searches", pod.url, "dense", str(a_second),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    answered: list[tuple[float, float]] = []
+    answered: list[tuple[float, float | None]] = []
     try:
         yield answered
         said, _ = await child.communicate()
@@ -182,11 +188,13 @@ async def _searches(pod: BenchPod, a_second: float) -> AsyncIterator[list[tuple[
             await child.wait()
 
 
-def _figures(took: list[float]) -> Found:
+def _figures(answers: Sequence[float | None]) -> Found:
+    took = [each for each in answers if each is not None]
     if not took:
         return {}
     half, most = np.percentile(took, [50, 95]) * 1000
-    return {"p50Ms": round(float(half), 2), "p95Ms": round(float(most), 2), "count": len(took)}
+    figures = {"p50Ms": round(float(half), 2), "p95Ms": round(float(most), 2)}
+    return {**figures, "count": len(took), "failed": len(answers) - len(took)}
 
 
 async def _profiles(pod: BenchPod, sizes: Sizes) -> Found:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from bench.retrieval_data import Corpus
 from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.runtimes import served
@@ -48,6 +50,8 @@ class Timeline:
     entered: list[tuple[float, ReindexPhase]] = field(default_factory=list)
     driven: float = 0.0
     """When its worker came: a process takes a moment to begin."""
+    processors: dict[str, float] = field(default_factory=dict)
+    """Seconds of processors that copying took, by who: numbers that neighbours change least."""
 
     def spans(self) -> dict[str, tuple[float, float]]:
         """Return when each phase began and ended."""
@@ -129,6 +133,16 @@ class BenchPod:
 
         await eventually(is_built, PATIENCE, every=0.2)
 
+    def _spent(self, worker: int) -> dict[str, float]:
+        """Return the seconds of processors that everybody has taken so far."""
+        owner = self.runtime.services.collections._owner  # noqa: SLF001 - nobody else tells
+        pids = {"pod": os.getpid(), "worker": worker, "store": owner.pid if owner else None}
+        spent = {}
+        for name, pid in pids.items():
+            times = psutil.Process(pid).cpu_times()
+            spent[name] = times.user + times.system
+        return spent
+
     async def reindexed(self, name: str, *, limited: bool = True, **given: Any) -> Timeline:
         """Bring the collection to its spec, by a worker of its own; return when what was."""
         spec = ReindexJobSpec.model_validate(
@@ -136,11 +150,17 @@ class BenchPod:
         )
         job = await self.runtime.services.reindexes.create(name, spec)
         timeline = Timeline(job)
-        async with self._worker(name, limited=limited):
-            async with asyncio.timeout(PATIENCE):
-                while not job.record.is_over:
-                    self._look(timeline)
-                    await asyncio.sleep(LOOK_SECONDS)
+        async with self._worker(name, limited=limited) as worker, asyncio.timeout(PATIENCE):
+            before: dict[str, float] = {}
+            while not job.record.is_over:
+                self._look(timeline)
+                if timeline.driven and job.record.phase is ReindexPhase.COPYING and not before:
+                    before = self._spent(worker)
+                copies = job.record.phase is ReindexPhase.COPYING
+                if before and not timeline.processors and not copies:
+                    spent = self._spent(worker)
+                    timeline.processors = {who: round(spent[who] - before[who], 3) for who in spent}
+                await asyncio.sleep(LOOK_SECONDS)
         self._look(timeline)
         if job.record.phase is not ReindexPhase.SUCCEEDED:
             raise RuntimeError(f"{job.record.phase.value}: {job.record.message}")
@@ -154,7 +174,7 @@ class BenchPod:
             timeline.entered.append((time.time(), phase))
 
     @contextlib.asynccontextmanager
-    async def _worker(self, job: str, *, limited: bool) -> AsyncIterator[None]:
+    async def _worker(self, job: str, *, limited: bool) -> AsyncIterator[int]:
         url, token = await self.runtime.door.address()
         module = ["-m", "bench.reindex_worker"]
         process = await asyncio.create_subprocess_exec(
@@ -162,7 +182,7 @@ class BenchPod:
             env={**os.environ, TOKEN_VARIABLE: token},
         )  # fmt: skip
         try:
-            yield
+            yield process.pid
         finally:
             if process.returncode is None:
                 process.terminate()

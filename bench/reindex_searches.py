@@ -1,7 +1,8 @@
 """Searches at a steady rate, in a process of their own: `… URL KIND A_SECOND`.
 
 They go on until standard input ends. Prints JSON: for each, when it was due by the machine's clock
-and how many seconds after that its answer was there. Who waits does not ask less often.
+and how many seconds after that its answer was there, or null where it
+was an error. Who waits does not ask less often.
 """
 
 import asyncio
@@ -18,13 +19,13 @@ from bench.retrieval_data import Corpus
 QUESTIONS = 2000
 
 
-async def main(url: str, kind: str, a_second: float) -> list[tuple[float, float]]:
+async def main(url: str, kind: str, a_second: float) -> list[tuple[float, float | None]]:
     """Ask until standard input ends; return when each was due and what its answer took."""
     bodies = cycle(Corpus(seed=11).questions(kind, QUESTIONS))
-    took: list[tuple[float, float]] = []
+    took: list[tuple[float, float | None]] = []
     over = threading.Event()
     # A thread that nobody waits for: whoever fails ends at once.
-    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    threading.Thread(target=_read, args=(over,), daemon=True).start()
     async with (
         httpx.AsyncClient(trust_env=False, timeout=60) as client,
         asyncio.TaskGroup() as asked,
@@ -33,8 +34,7 @@ async def main(url: str, kind: str, a_second: float) -> list[tuple[float, float]
 
         async def ask(due: float) -> None:
             answer = await client.post(url, json=next(bodies))
-            answer.raise_for_status()
-            took.append((due, time.time() - due))
+            took.append((due, time.time() - due if answer.is_success else None))
 
         began = time.time()
         number = 0
@@ -44,6 +44,11 @@ async def main(url: str, kind: str, a_second: float) -> list[tuple[float, float]
             asked.create_task(ask(due))
             number += 1
     return took
+
+
+def _read(over: threading.Event) -> None:
+    sys.stdin.read()
+    over.set()
 
 
 if __name__ == "__main__":
