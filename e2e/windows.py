@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Outcome", "Window"]
+__all__ = ["P99_REQUESTS", "Outcome", "Window", "first_token_seconds", "waits"]
 
 P99_REQUESTS = 100
 """Of fewer a 99th percentile is the slowest one, and says no more than that."""
@@ -107,10 +107,7 @@ class Window:
 
     def first_token_seconds(self, quantile: float) -> float:
         """Return a quantile of the time to first token of new timed requests, in seconds."""
-        times = sorted(o.times[0] - o.started for o in self.started if o.is_timed and o.times)
-        if not times:
-            raise ValueError("no request of this window got a token")
-        return times[min(len(times) - 1, int(quantile * len(times)))]
+        return first_token_seconds([self], quantile)
 
     @property
     def longest_wait(self) -> float:
@@ -162,3 +159,18 @@ class Window:
             "longest_stall_ms": round(self.longest_stall * 1000),
             **{name: round(seconds * 1000) for name, seconds in waits.items()},
         }
+
+
+def waits(windows: Sequence[Window]) -> list[float]:
+    """Return the times to first token of new timed requests, the shortest first, in seconds."""
+    return sorted(
+        o.times[0] - o.started for w in windows for o in w.started if o.is_timed and o.times
+    )
+
+
+def first_token_seconds(windows: Sequence[Window], quantile: float) -> float:
+    """Return a quantile of them; raises ValueError when no request got a token."""
+    times = waits(windows)
+    if not times:
+        raise ValueError("no request of this window got a token")
+    return times[min(len(times) - 1, int(quantile * len(times)))]
