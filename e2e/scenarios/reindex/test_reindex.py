@@ -20,7 +20,7 @@ import yaml
 
 from e2e.scenarios.file_server import FileServer
 from e2e.scenarios.platform import EXAMPLES, RUNTIME_IMAGE, Platform
-from e2e.scenarios.searched import PROBES, Expected, Searches, Writes, text_of
+from e2e.scenarios.searched import Expected, Searches, Writes, text_of
 from e2e.scenarios.team import VCOL, Team, new_team
 from tests.support.argo_health import health
 from tests.support.encoder_models import Encoder, write_encoder
@@ -36,8 +36,8 @@ MINILM = Encoder(width=384, layers=6, heads=12, feed_forward=1536, context=512)
 ENCODER = MINILM if POINTS > 1000 else Encoder(context=512)
 OLD, NEW = "embed", "embed-2"
 SEEDS = {OLD: 7, NEW: 8}
-DOCUMENTS = 500
-"""Documents of one request."""
+BATCH = 100
+"""Points of one request."""
 SLOWLY = {"pointsPerSecond": max(8, POINTS // 60)}
 PATIENCE = 60 + POINTS / 20
 
@@ -151,16 +151,13 @@ def _here(path: Path, urls: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _fill(path: str) -> None:
-    probes = [{"id": number, "text": text_of(number)} for number in range(PROBES)]
-    httpx.put(f"{path}/points", params={"wait": True}, json={"points": probes}, timeout=60)
-    for first in range(PROBES, POINTS, DOCUMENTS):
-        numbers = range(first, min(POINTS, first + DOCUMENTS))
-        documents = [{"id": f"d{number}", "text": text_of(number)} for number in numbers]
-        answer = httpx.post(
-            f"{path}/documents", params={"wait": True}, json={"documents": documents}, timeout=120
+    for first in range(0, POINTS, BATCH):
+        numbers = range(first, min(POINTS, first + BATCH))
+        points = [{"id": number, "text": text_of(number)} for number in numbers]
+        answer = httpx.put(
+            f"{path}/points", params={"wait": True}, json={"points": points}, timeout=120
         )
-        said = answer.raise_for_status().json()
-        assert (said["done"], said["failed"]) == (len(documents), 0), said
+        answer.raise_for_status()
 
 
 def points_of(library: Library) -> int:
