@@ -1,8 +1,8 @@
-"""Models that pass their checks and do worse than the example they are made of."""
+"""Models that pass their checks, made of the example: worse ones, and one that judges."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gguf
 import numpy as np
@@ -10,11 +10,16 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["write_failing", "write_slower"]
+__all__ = ["write_failing", "write_judge", "write_slower"]
 
 LAYERS_MORE = 20
 SPOILING = "?"
 """Once the failing model has read this token, nothing that it computes is a number."""
+
+TOKENS = "tokenizer.ggml.tokens"
+TOKEN_TYPES = "tokenizer.ggml.token_type"
+RARE = ("Ġchemist", "Ġgravity")
+"""Tokens of the example's that become a judge's answers."""
 
 Tensors = dict[str, tuple[np.ndarray, gguf.GGMLQuantizationType]]
 
@@ -41,9 +46,26 @@ def write_failing(example: Path, target: Path) -> Path:
     # What reads tokens and what writes them are one matrix there, and writing is to go on.
     tensors["output.weight"] = embeddings, kind
     spoilt = embeddings.copy()
-    spoilt[reader.fields["tokenizer.ggml.tokens"].contents().index(SPOILING)] = 0xFF
+    spoilt[reader.fields[TOKENS].contents().index(SPOILING)] = 0xFF
     tensors["token_embd.weight"] = spoilt, kind
     return _written(target, reader, tensors, {})
+
+
+def write_judge(example: Path, target: Path) -> Path:
+    """Write a model that reranks by saying yes or no; what it says means nothing."""
+    reader = gguf.GGUFReader(example)
+    answers = dict(zip(RARE, ("yes", "no"), strict=True))
+    known = reader.fields[TOKENS].contents()
+    types = reader.fields[TOKEN_TYPES].contents()
+    changes = {
+        TOKENS: [answers.get(token, token) for token in known],
+        # Nothing is merged into them: they are found as they stand in a text.
+        TOKEN_TYPES: [
+            int(gguf.TokenType.USER_DEFINED) if token in answers else kind
+            for token, kind in zip(known, types, strict=True)
+        ],
+    }
+    return _written(target, reader, _tensors(reader), changes)
 
 
 def _tensors(reader: gguf.GGUFReader) -> Tensors:
@@ -51,7 +73,7 @@ def _tensors(reader: gguf.GGUFReader) -> Tensors:
 
 
 def _written(
-    target: Path, reader: gguf.GGUFReader, tensors: Tensors, changes: dict[str, int]
+    target: Path, reader: gguf.GGUFReader, tensors: Tensors, changes: dict[str, Any]
 ) -> Path:
     writer = gguf.GGUFWriter(str(target), "llama")
     for name, field in reader.fields.items():

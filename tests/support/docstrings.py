@@ -28,7 +28,12 @@ class Item:
 
 def items() -> list[Item]:
     """Return the task's items: the same for the same release of Python."""
-    root = pathlib.Path(sysconfig.get_path("stdlib"))
+    chosen = random.Random(SEED).sample(under(pathlib.Path(sysconfig.get_path("stdlib"))), COUNT)  # noqa: S311
+    return sorted(chosen, key=lambda item: item.name)
+
+
+def under(root: pathlib.Path) -> list[Item]:
+    """Return all items of a folder's modules; no body and no query is there twice."""
     found: dict[str, Item] = {}
     queries: set[str] = set()
     for path in sorted(root.rglob("*.py")):
@@ -37,8 +42,7 @@ def items() -> list[Item]:
                 if item.body not in found and item.query not in queries:
                     found[item.body] = item
                     queries.add(item.query)
-    chosen = random.Random(SEED).sample(list(found.values()), COUNT)  # noqa: S311
-    return sorted(chosen, key=lambda item: item.name)
+    return list(found.values())
 
 
 def questions(among: list[Item]) -> list[int]:

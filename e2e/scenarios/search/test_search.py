@@ -1,74 +1,106 @@
 """Documents in, answers out, and the pod's death changes nothing."""
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from e2e.scenarios.platform import EXAMPLES, Platform
+from e2e.scenarios.file_server import FileServer
+from e2e.scenarios.lesser_models import write_judge
+from e2e.scenarios.platform import EXAMPLES
 from e2e.scenarios.team import VCOL, Team
+from tests.support import docstrings
+from ullage_runtime.cli.commands import app
 
-SEARCH = EXAMPLES / "search.yaml"
-DOCUMENTS = {
-    "ullage": "Ullage is the headroom left in a tank, so that what expands has room.",
-    "pool": "A pool is a set of pods that share the memory of their devices.",
-    "swap": "A swap replaces one revision of a model by another without failing a request.",
-}
+SEARCH = EXAMPLES / "search-rerank.yaml"
+ROOT = EXAMPLES.parent
+DOCSTRINGS = int(os.environ.get("ULLAGE_E2E_DOCSTRINGS", "25"))
+"""How many of the standard library's docstrings are taken in beside documentation."""
+DOCUMENTATION = [ROOT / "README.md", *(ROOT / "docs" / n for n in ("collections.md", "memory.md"))]
+LOOKED_AT = 5
+"""Findings that the reranker orders anew; all are answered, since its order means nothing here."""
 
 
 @pytest.fixture
-def library(platform: Platform, team: Team) -> Team:
-    """Return a team that has applied the example, in the pool that may hold collections."""
-    platform.cluster.create_volumes(f"{team.namespace}-library")
+def library(team: Team, files: FileServer, tmp_path: Path) -> Team:
+    """Return a team that has applied the example, in the pool that may hold collections.
+
+    The models are those that are here: they take what the real ones would take, and mean nothing.
+    """
+    team.cluster.create_volumes(f"{team.namespace}-library")
+    judge = write_judge(EXAMPLES / "models" / "guide-v1.gguf", tmp_path / "judge.gguf")
+    uris = {"embedding": "file:guide-v1.gguf", "reranker": files.put(judge)}
     manifests = list(yaml.safe_load_all(SEARCH.read_text()))
     for each in manifests:
         each["spec"]["pool"] = "library"
+        if each["kind"] == "ModelDeployment":
+            each["spec"]["model"]["uri"] = uris[each["metadata"]["name"]]
+    manifests[0]["spec"]["engine"]["pooling"] = "Mean"
+    manifests[2]["spec"]["rerank"] |= {"min": LOOKED_AT, "max": LOOKED_AT}
     team.apply(*manifests)
-    team.wait_condition("notes", "Ready", "True", "Serving", timeout=180, resource=VCOL)
+    team.wait_condition("reranker", "Ready", "True", timeout=180)
+    team.wait_condition("docs", "Ready", "True", "Serving", timeout=180, resource=VCOL)
     return team
 
 
-def found(url: str, query: str) -> list[str]:
-    answer = httpx.post(
-        f"{url}/collections/notes/search", json={"query": query, "mode": "Sparse"}, timeout=30
+def ullage(url: str, *arguments: str) -> dict[str, Any]:
+    """Run a command as a person does who can reach the pool, and return its JSON."""
+    command = [*arguments, "--collection", "docs", "--json", "--url", url.removesuffix("/v1")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+def sources(url: str, query: str) -> list[str]:
+    found = ullage(url, "search", query, "--mode", "sparse", "--limit", str(LOOKED_AT))
+    assert found["degraded"] == [], found
+    assert found["ranked_by"] == "CrossEncoder", found
+    return [hit["payload"]["document"] for hit in found["results"]]
+
+
+def row(team: Team) -> list[str]:
+    return team.kubectl("get", VCOL, "docs", "--no-headers").stdout.split()
+
+
+def test_documentation_is_taken_in_asked_and_found_again_after_the_pod_was_deleted(
+    library: Team, tmp_path: Path
+) -> None:
+    # A name may be there twice, in branches of one module.
+    items = list({item.name: item for item in docstrings.items()[:DOCSTRINGS]}.values())
+    lines = tmp_path / "docstrings.jsonl"
+    lines.write_text(
+        "".join(json.dumps({"id": item.name, "text": item.body}) + "\n" for item in items)
     )
-    assert answer.status_code == 200, answer.text
-    return [hit["payload"]["document"] for hit in answer.json()["results"]]
-
-
-def row(team: Team) -> str:
-    return str(team.kubectl("get", VCOL, "notes", "--no-headers").stdout)
-
-
-def test_what_was_taken_in_is_found_again_after_the_pod_was_deleted(library: Team) -> None:
-    documents: list[dict[str, Any]] = [{"id": i, "text": t} for i, t in DOCUMENTS.items()]
+    asked = items[0]
     with library.reach("ullage-library") as url:
-        answer = httpx.post(
-            f"{url}/collections/notes/documents",
-            params={"wait": True},
-            json={"documents": documents},
-            timeout=120,
-        )
-        assert answer.status_code == 202, answer.text
-        assert (answer.json()["done"], answer.json()["failed"]) == (3, 0), answer.text
-        assert found(url, "headroom in a tank")[0] == "ullage"
+        taken = ullage(url, "ingest", *map(str, DOCUMENTATION), str(lines))
+        print(f"taken in: {taken}")
+        assert taken["failed"] == 0, taken
+        assert any(name.endswith("memory.md") for name in sources(url, "PSI memory pressure"))
+        assert asked.name in sources(url, asked.body[:200])
+        points = httpx.get(f"{url}/collections/docs", timeout=30).json()["points"]
 
     def told() -> bool:
-        return row(library).split()[1:6] == ["embed", "Balanced", "3", "True", "Serving"]
+        return row(library)[1:6] == ["embedding", "Balanced", str(points), "True", "Serving"]
 
     library.wait("kubectl get vcol tells the points", told, show=lambda: row(library), timeout=90)
 
     pod = library.kubectl("get", "pod", "ullage-library-0", "-o", "name").stdout.strip()
     library.kubectl("delete", pod, "--timeout=60s", timeout=70)
-    library.wait_condition("notes", "Ready", "True", "Serving", timeout=180, resource=VCOL)
+    library.wait_condition("docs", "Ready", "True", "Serving", timeout=180, resource=VCOL)
     with library.reach("ullage-library") as url:
-        library.wait("it is found again", lambda: answers(url), timeout=90)
-        assert httpx.get(f"{url}/collections/notes", timeout=30).json()["points"] == 3
+        library.wait("it is found again", lambda: answers(url, asked), timeout=90)
+        assert httpx.get(f"{url}/collections/docs", timeout=30).json()["points"] == points
 
 
-def answers(url: str) -> bool:
+def answers(url: str, asked: docstrings.Item) -> bool:
     try:
-        return found(url, "headroom in a tank")[:1] == ["ullage"]
+        return asked.name in sources(url, asked.body[:200])
     except (httpx.HTTPError, AssertionError):
         return False
