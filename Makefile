@@ -37,7 +37,10 @@ setup: compiler $(UV) ## Everything the other targets need, from the lock file
 
 .PHONY: test
 test: setup lint ## Every check and every test: end to end, beside PyTorch and with vLLM included
-	@$(RUN) pytest tests e2e
+	@# A test mostly waits for processes of its own: two at a time take half as long.
+	@$(RUN) pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile tests --ignore=tests/integration
+	@# These share a cluster, and some of them say how long things take.
+	@$(RUN) pytest tests/integration e2e
 	@$(MAKE) conversion
 	@# vLLM has packages for Linux only.
 	@$(if $(filter Linux,$(shell uname)),$(MAKE) vllm)
