@@ -70,7 +70,8 @@ def workers() -> list[int]:
     return [
         child.pid
         for child in psutil.Process().children()
-        if "ullage_runtime.engines.worker" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE
+        and "ullage_runtime.engines.worker" in child.cmdline()
     ]
 
 

@@ -15,7 +15,14 @@ import pytest
 from tests.support.fake_models import answer, until, wanted
 from tests.support.gguf_models import Shape, write_model
 from tests.support.model_files import LocalFiles
-from tests.support.workers import SLACK, child_pids, completion, eventually, open_files
+from tests.support.workers import (
+    SLACK,
+    child_pids,
+    completion,
+    eventually,
+    open_files,
+    workers,
+)
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.memory import ResidencySettings
@@ -102,8 +109,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mapped_by_workers() -> bool:
     return any(
         NAME in mapped.path
-        for child in psutil.Process().children()
-        for mapped in child.memory_maps()
+        for worker in workers()
+        for mapped in psutil.Process(worker).memory_maps()
     )
 
 
@@ -124,8 +131,8 @@ async def test_a_model_comes_back_from_memory_with_its_prefixes(
     assert cold[-1].usage.cached_tokens == 0
     assert back[-1].usage.cached_tokens == back[-1].usage.prompt_tokens - 1
     assert mapped_by_workers()
-    (worker,) = psutil.Process().children()
-    taken = proportional_set_size(worker.pid)
+    (worker,) = workers()
+    taken = proportional_set_size(worker)
     (device,) = pool.report().devices
     assert device.ledger_bytes == pytest.approx(taken, abs=SLACK)
     assert device.warm_bytes == 0
@@ -167,8 +174,8 @@ async def test_a_killed_worker_takes_the_copy_that_it_mapped_along(
         return mapped_by_workers()
 
     await eventually(runs)
-    (worker,) = psutil.Process().children()
-    worker.send_signal(signal.SIGKILL)
+    (worker,) = workers()
+    os.kill(worker, signal.SIGKILL)
     await asyncio.gather(stream, return_exceptions=True)
     assert len(await answer(pool, "a", completion("Hello", max_tokens=4))) > 0
     assert not mapped_by_workers()

@@ -43,12 +43,13 @@ async def test_a_lost_change_is_named_by_versions_and_passes_a_comparison_of_cou
     tmp_path: pathlib.Path,
 ) -> None:
     exact = await faulty(made(tmp_path / "exact"), Fault.STALE)
-    assert {each.phase for each in exact} == {Phase.FAILED}
-    assert all("differ: point" in each.message for each in exact)
+    refused = [each for each in exact if each.phase is Phase.FAILED]
+    assert refused, "no copy lost anything"
+    assert all("differ: point" in each.message for each in refused)
     assert [each.wrong for each in exact if each.wrong] == [], "nothing wrong was ever searched"
     counted = await faulty(made(tmp_path / "counting"), Fault.STALE, verifying=Counting)
     assert {each.phase for each in counted} == {Phase.SUCCEEDED}
-    assert all(each.wrong for each in counted), "counts would have done"
+    assert any(each.wrong for each in counted), "counts would have done"
 
 
 def made(folder: pathlib.Path) -> pathlib.Path:
@@ -61,11 +62,11 @@ async def test_a_copy_without_conditions_undoes_what_was_written_meanwhile(
 ) -> None:
     lives = await faulty(tmp_path, Fault.UNCONDITIONAL)
     assert {each.phase for each in lives} == {Phase.SUCCEEDED}
-    assert [each.seed for each in lives if not each.wrong] == []
+    assert any(each.wrong for each in lives), "conditions would not be needed"
 
 
 async def faulty(folder: pathlib.Path, fault: Fault, **given: Any) -> list[ReindexHistory]:
-    """Live through some histories with a fault, which shows in each of them."""
+    """Live through some histories with a fault; how many show it depends on what comes when."""
     return await live_all(folder, CONTROLS, fault=fault, **given)
 
 

@@ -47,7 +47,10 @@ class Inspected:
 
     def to_wire(self) -> dict[str, Any]:
         """Return everything for scripts."""
-        return {**asdict(self), "needed_bytes": self.needs.total}
+        told = asdict(self)
+        # One device is looked at here, and what is left adds up.
+        del told["needs"]["among"]
+        return {**told, "needed_bytes": self.needs.total}
 
 
 def inspect(
