@@ -12,6 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from tests.support import stores
 from tests.support.llama_folders import write_adapter, write_llama
 from tests.support.runtimes import eventually
 from tests.support.vllm_runtime import (
@@ -226,8 +227,13 @@ async def test_who_leaves_takes_the_generation_along(llama: Served) -> None:
         await eventually(lambda: reported(runtime, "llama").requests_running == 1, 10)
     # It would have gone on for hundreds of steps.
     await eventually(lambda: reported(runtime, "llama").requests_running == 0, 10)
-    metrics = (await client.get("/metrics")).text
-    assert 'ullage_requests_running{model="llama"} 0.0' in metrics
+
+    async def is_told() -> bool:
+        # By the engine itself, a step later.
+        metrics = (await client.get("/metrics")).text
+        return 'ullage_requests_running{model="llama"} 0.0' in metrics
+
+    await stores.eventually(is_told, 10)
 
 
 async def test_the_ledger_has_what_the_process_takes(llama: Served) -> None:
