@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import httpx
 
+from e2e.background import Background
 from e2e.windows import Outcome, Window
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ PAUSE_SECONDS = 0.1
 
 
 @dataclass(slots=True)
-class Traffic:
+class Traffic(Background):
     """Streams chat requests to one model from a thread of its own, between enter and exit.
 
     Used with `with`, or with `async with` where the server runs in the test's own event loop:
@@ -52,6 +52,8 @@ class Traffic:
         api_key: sent with every request, if given.
     """
 
+    what = "the requests"
+    end_seconds = END_SECONDS
     base_url: str
     model: str
     per_second: float = 5.0
@@ -61,30 +63,9 @@ class Traffic:
     api_key: str = ""
     _outcomes: list[Outcome] = field(default_factory=list)
     _marks: dict[str, float] = field(default_factory=dict)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    _broken: BaseException | None = None
 
-    def __enter__(self) -> Self:
+    def _begin(self) -> None:
         self._marks["start"] = time.monotonic()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        if self._thread is None:
-            return
-        self._thread.join(timeout=END_SECONDS)
-        if error is None:
-            self._check()
-            if self._thread.is_alive():
-                raise TimeoutError(f"requests are still open {END_SECONDS:.0f} s after the last")
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -116,20 +97,13 @@ class Traffic:
         last = self._marks[until] if until else time.monotonic()
         return Window.of(tuple(self._outcomes), self._marks[since], last)
 
-    def _check(self) -> None:
-        if self._broken is not None:
-            raise RuntimeError("the traffic itself broke off") from self._broken
-
     def _ended(self) -> int:
         return sum(o.ended is not None for o in self._outcomes)
 
     # In the thread -------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        try:
-            asyncio.run(self._run())
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the thread raises it
-            self._broken = error
+        asyncio.run(self._run())
 
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)

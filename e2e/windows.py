@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["P99_REQUESTS", "Outcome", "Window", "first_token_seconds", "waits"]
+__all__ = ["P99_REQUESTS", "Outcome", "Window", "first_token_seconds", "quantile_of", "waits"]
 
 P99_REQUESTS = 100
 """Of fewer a 99th percentile is the slowest one, and says no more than that."""
@@ -173,4 +173,9 @@ def first_token_seconds(windows: Sequence[Window], quantile: float) -> float:
     times = waits(windows)
     if not times:
         raise ValueError("no request of this window got a token")
+    return quantile_of(times, quantile)
+
+
+def quantile_of(times: Sequence[float], quantile: float) -> float:
+    """Return a quantile of times that are in order, the shortest first."""
     return times[min(len(times) - 1, int(quantile * len(times)))]

@@ -11,18 +11,18 @@ import asyncio
 import itertools
 import math
 import random
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from e2e.background import Background
+from e2e.windows import quantile_of
 from tests.support.encoder_models import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
 __all__ = ["Answer", "Expected", "Searches", "Writes", "text_of"]
 
@@ -114,31 +114,16 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Searches:
+class Searches(Background):
     """Searches for the probes from a thread of its own, each begun when its time has come."""
 
+    what = "the searches"
+    end_seconds = END_SECONDS
     url: str
     collection: str
     expected: Expected
     per_second: float = 10.0
     answers: list[Answer] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    _broken: BaseException | None = None
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(END_SECONDS)
-        if error is None:
-            self._check()
 
     def wait_for(self, count: int, model: str, *, timeout: float = 60.0) -> Answer:
         """Wait until so many searches that begin from now on were a model's; return the first."""
@@ -182,19 +167,12 @@ class Searches:
         )
         if not took:
             return {"searches": 0}
-        shares = {f"p{q}_ms": took[min(len(took) - 1, q * len(took) // 100)] for q in (50, 95)}
+        shares = {f"p{q}_ms": quantile_of(took, q / 100) for q in (50, 95)}
         milliseconds = {**shares, "longest_ms": took[-1]}
         return {"searches": len(took), **{k: round(1000 * v) for k, v in milliseconds.items()}}
 
-    def _check(self) -> None:
-        if self._broken is not None:
-            raise RuntimeError("the searches themselves broke off") from self._broken
-
     def _work(self) -> None:
-        try:
-            asyncio.run(self._run())
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the thread raises it
-            self._broken = error
+        asyncio.run(self._run())
 
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -236,9 +214,11 @@ class Searches:
 
 
 @dataclass(slots=True)
-class Writes:
+class Writes(Background):
     """Writes, changes and deletes points and documents from a thread of its own."""
 
+    what = "the writes"
+    end_seconds = END_SECONDS
     url: str
     collection: str
     points: dict[int, int] = field(default_factory=dict)
@@ -247,35 +227,14 @@ class Writes:
     gone: set[int] = field(default_factory=set)
     turn: int = 0
     longest: float = 0.0
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    _broken: BaseException | None = None
-
-    def __enter__(self) -> Self:
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(END_SECONDS)
-        if error is None and self._broken is not None:
-            raise AssertionError("a write has failed") from self._broken
 
     def _work(self) -> None:
-        try:
-            with httpx.Client(base_url=self._path, timeout=WRITE_SECONDS, trust_env=False) as http:
-                while not self._stop.wait(1 / WRITES_PER_SECOND):
-                    began = time.monotonic()
-                    self._write(http, self.turn)
-                    self.longest = max(self.longest, time.monotonic() - began)
-                    self.turn += 1
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the thread raises it
-            self._broken = error
+        with httpx.Client(base_url=self._path, timeout=WRITE_SECONDS, trust_env=False) as http:
+            while not self._stop.wait(1 / WRITES_PER_SECOND):
+                began = time.monotonic()
+                self._write(http, self.turn)
+                self.longest = max(self.longest, time.monotonic() - began)
+                self.turn += 1
 
     @property
     def _path(self) -> str:
