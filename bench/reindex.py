@@ -26,19 +26,16 @@ from bench.console import console
 from bench.embeddings import fresh_texts, written
 from bench.reindex_pod import NAME, WANTED, BenchPod, Timeline, bench_pod
 from bench.results import RESULTS, Kept
+from bench.retrieval import recall
 from bench.retrieval_data import DIMENSIONS, Corpus
 from ullage_runtime.core.pooled import Role
 from ullage_runtime.http.retrieval.schema import SearchBody
 from ullage_runtime.retrieval.reindex.remaking import EMBEDDED_AT_ONCE
 from ullage_runtime.retrieval.reindex.worker.copying import IN_FLIGHT
-from ullage_runtime.retrieval.stores.port import Branch, Query
 
-DEPTH: Final = 10
-RECALL_QUESTIONS: Final = 200
 REST_SECONDS: Final = 20.0
 """How long searches go on before a job."""
 SETTLE_SECONDS: Final = 3.0
-EXACT: Final = {"exact": True, "quantization": {"ignore": True}}
 SLOW, FAST = {"profile": "HighAccuracy"}, {"profile": "FastQuery"}
 
 Found = dict[str, Any]
@@ -205,20 +202,9 @@ async def _profiles(pod: BenchPod, sizes: Sizes) -> Found:
         if number:
             await pod.wants(**profile)
             step |= {"seconds": (await pod.reindexed(f"profile-{number}")).seconds()}
-        step["recall"] = await _recall(pod)
+        step["recall"] = await recall(pod.collection)
         steps.append(step | await _searched(pod, sizes.seconds))
     return {"steps": steps}
-
-
-async def _recall(pod: BenchPod) -> float:
-    """Return the share of the ten nearest that are found."""
-    collection, hits = pod.collection, 0
-    for vector in Corpus(seed=8).vectors(RECALL_QUESTIONS).tolist():
-        branch = Branch(tuple(vector), DEPTH)
-        queries = [Query((branch,), DEPTH, params=each) for each in (collection.params, EXACT)]
-        found, nearest = await collection.store.query(collection.physical, queries, seconds=60)
-        hits += len({each.id for each in found} & {each.id for each in nearest})
-    return hits / (RECALL_QUESTIONS * DEPTH)
 
 
 async def _searched(pod: BenchPod, seconds: float) -> Found:

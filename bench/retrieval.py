@@ -85,7 +85,7 @@ async def _measure(
         for profile in IndexProfile:
             collection = await _ready(runtime, profile)
             found["loading"][profile.value] = await _loaded(runtime, collection, points)
-            found["recall"][profile.value] = await _recall(collection)
+            found["recall"][profile.value] = await recall(collection)
             keep()
         for state in ("idle", "ingesting"):
             collection = await _ready(runtime, IndexProfile.BALANCED)
@@ -178,7 +178,7 @@ async def _write(collection: Collection, first: int, vectors: np.ndarray, texts:
     await collection.upsert(new, wait=False, tenant="bench", urgent=False)
 
 
-async def _recall(collection: Collection) -> float:
+async def recall(collection: Collection) -> float:
     """Return the share of the ten nearest that are found."""
     hits = 0
     for vector in Corpus(seed=8).vectors(RECALL_QUESTIONS).tolist():
