@@ -275,7 +275,7 @@ async def test_every_device_of_this_machine_can_be_read() -> None:
     assert host.kind is DeviceKind.HOST
     for device in devices:
         assert (await device.read()).total == device.total()
-    assert os.getpid() in processes_of()
+    assert os.getpid() in processes_of(os.getpid())
 
 
 # --- Deadlines ----------------------------------------------------------------------------------

@@ -127,7 +127,10 @@ class OffLoop:
         return future
 
 
-def processes_of(pid: int | None = None) -> frozenset[int]:
-    """Return a process, by default this one, and everything it has started."""
-    process = psutil.Process(pid)
-    return frozenset({process.pid, *(child.pid for child in process.children(recursive=True))})
+def processes_of(pid: int) -> frozenset[int]:
+    """Return a process and everything it has started; of one that has ended, itself."""
+    try:
+        started = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
+    return frozenset({pid, *(child.pid for child in started)})

@@ -1,5 +1,6 @@
 """The pod's own memory: what models are loaded into where there is no GPU."""
 
+import os
 from pathlib import Path
 
 import psutil
@@ -68,7 +69,7 @@ class HostMemory:
         return int(memory.total - memory.available) + own.mapped
 
     def _own(self) -> MemoryShare:
-        shares = [memory_share(pid, self._proc) for pid in processes_of()]
+        shares = [memory_share(pid, self._proc) for pid in processes_of(os.getpid())]
         return MemoryShare(
             private=sum(share.private for share in shares),
             mapped=sum(share.mapped for share in shares),

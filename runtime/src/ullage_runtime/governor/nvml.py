@@ -1,9 +1,9 @@
 """NVIDIA GPUs and their MIG slices, by the driver's own account (NVML)."""
 
+import os
 from collections.abc import Iterator
 from typing import Any, Final
 
-import psutil
 import structlog
 
 from ullage_api.wire.pod_report import DeviceKind
@@ -59,7 +59,7 @@ class GpuMemory:
 
     def _taken_by(self, pid: int) -> int | None:
         known = self._processes()
-        own = known.keys() & (processes_of(pid) if psutil.pid_exists(pid) else {pid})
+        own = known.keys() & processes_of(pid)
         return sum(known[each] for each in own) if own else None
 
     def read_now(self) -> Reading:
@@ -69,7 +69,7 @@ class GpuMemory:
         except self._nvml.NVMLError as error:
             raise DeviceError(f"the driver says: {error}") from error
         known = self._processes()
-        own = known.keys() & processes_of()
+        own = known.keys() & processes_of(os.getpid())
         return Reading(
             total=int(memory.total),
             used=int(memory.used),

@@ -83,7 +83,7 @@ class Governor:
 
     def gpus(self, devices: tuple[str, ...]) -> str:
         """Return what CUDA calls the devices; empty where there is nothing to choose from."""
-        if len(self._loaded_into) == 1:
+        if not self.has_choice:
             return ""
         return ",".join(self._by_id[device].cuda_name for device in devices)
 
@@ -197,13 +197,14 @@ class Governor:
 
     def _lacking(self, free: dict[str, int], needed: int, instead_of: str | None) -> dict[str, int]:
         """Return what a load lacks of each device once all who are leaving have left."""
-        taken_over = self._ledger.entry(instead_of) if instead_of is not None else None
         lacking = {
             device: needed - left - self._ledger.used_as(device, EntryState.RELEASING)
             for device, left in free.items()
         }
-        for device in taken_over.devices if taken_over is not None else ():
-            lacking[device] -= taken_over.bytes if taken_over is not None else 0
+        kept = None if instead_of is None else self._ledger.entry(instead_of)
+        if kept is not None:
+            for device in kept.devices:
+                lacking[device] -= kept.bytes
         return lacking
 
     def _whose(self, devices: tuple[str, ...]) -> str:

@@ -52,12 +52,9 @@ class Live:
     @property
     def device(self) -> str:
         """What computes, and which of the pod's devices that is if it is a GPU."""
-        where = ", ".join(self.reservation.devices)
-        return (
-            f"{self.loaded.device} ({where})"
-            if self.loaded.layers_offloaded
-            else self.loaded.device
-        )
+        if not self.loaded.layers_offloaded:
+            return self.loaded.device
+        return f"{self.loaded.device} ({', '.join(self.reservation.devices)})"
 
     def reported(self) -> ReportedRevision:
         """Return it as the pod's report shows it."""

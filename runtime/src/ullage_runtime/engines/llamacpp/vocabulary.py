@@ -82,7 +82,8 @@ class LlamaVocabulary:
                 llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, capacity, 0, special)
             )
 
-        return _written(write, _PIECE_BYTES)
+        spelled: bytes = _written(write, ctypes.c_char, _PIECE_BYTES)
+        return spelled
 
     def detokenized(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special ones spelled out."""
@@ -96,16 +97,20 @@ class LlamaVocabulary:
                 )
             )
 
-        return _written(write, 4 * len(tokens) + _PIECE_BYTES).decode(errors="replace")
+        text: bytes = _written(write, ctypes.c_char, 4 * len(tokens) + _PIECE_BYTES)
+        return text.decode(errors="replace")
 
 
-def _written(write: Callable[[Any, int], int], capacity: int) -> bytes:
-    """Return what is written into a buffer, which is made larger when it has to be."""
+def _written(write: Callable[[Any, int], int], kind: Any, capacity: int) -> Any:
+    """Return what is written into a buffer, which is made larger when it has to be.
+
+    That is bytes of `c_char`, and a list of any other kind.
+    """
     while True:
-        buffer = ctypes.create_string_buffer(capacity)
+        buffer = (kind * capacity)()
         count = write(buffer, capacity)
         if count >= 0:
-            return buffer.raw[:count]
+            return buffer[:count]
         capacity = -count
 
 
@@ -114,18 +119,13 @@ def tokenized(
 ) -> list[int]:
     """Return a text's tokens by a vocabulary's handle; `markers` of control tokens become those."""
     data = text.encode()
-    capacity = len(data) + 8
-    while True:
-        buffer = (llama_cpp.llama_token * capacity)()
-        count = llama_cpp.llama_tokenize(
-            vocabulary,
-            data,
-            len(data),
-            buffer,
-            capacity,
-            add_special,
-            markers,
+
+    def write(buffer: Any, capacity: int) -> int:
+        return int(
+            llama_cpp.llama_tokenize(
+                vocabulary, data, len(data), buffer, capacity, add_special, markers
+            )
         )
-        if count >= 0:
-            return list(buffer[:count])
-        capacity = -count
+
+    tokens: list[int] = _written(write, llama_cpp.llama_token, len(data) + 8)
+    return tokens
