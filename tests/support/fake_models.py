@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -276,6 +276,11 @@ class World:
     device: FakeDevice = field(default_factory=FakeDevice)
     sequence: int = 0
 
+    @property
+    def loaded_into(self) -> Sequence[FakeDevice]:
+        """The devices that models are loaded into."""
+        return [self.device]
+
     def pool(
         self,
         journal: Journal | None = None,
@@ -284,6 +289,7 @@ class World:
         host: FakeDevice | None = None,
         memory: MemoryOverrides | None = None,
     ) -> ModelPool:
+        """Return a pool; `host` is the memory in which it keeps what has left the device."""
         return ModelPool(
             source=self.source,
             pod_name="ullage-default-0",
@@ -291,7 +297,7 @@ class World:
             version="0",
             engines=self.engines,
             kind_of=kind_of,
-            devices=[self.device] if host is None else [self.device, host],
+            devices=[*self.loaded_into, *([] if host is None else [host])],
             memory=memory,
             clock=VirtualClock(),
             boot_id="boot",

@@ -12,7 +12,8 @@ import signal
 import sys
 import time
 
-from tests.support.swaps import ENDS, EVERY_STEP, document, pool_with, serving, settled, workers
+from tests.support.swaps import ENDS, EVERY_STEP, document, pool_with, serving, settled
+from tests.support.workers import workers
 from ullage_api.kinds.rollout import SwapStep
 from ullage_api.wire.pool_desired import DesiredRevision
 from ullage_runtime.core.swap import Mark

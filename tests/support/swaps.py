@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx
-import psutil
 from prometheus_client import CollectorRegistry
 
 from tests.support.gguf_models import write_script
@@ -29,7 +28,6 @@ from ullage_runtime.models.pool import ModelPool
 
 STREAMS = 50
 PIECES = 40
-WORKER = "ullage_runtime.engines.worker"
 PATIENCE = 240.0
 """Seconds that anything may take on a busy machine."""
 EVERY_STEP: dict[str, Any] = {
@@ -92,12 +90,6 @@ def pool_with(journal: Journal | None = None, total: int | None = None) -> Model
         registry=CollectorRegistry(),
         journal=journal,
     )
-
-
-def workers() -> list[psutil.Process]:
-    """Return this process's workers, the oldest first."""
-    found = [c for c in psutil.Process().children() if WORKER in c.cmdline()]
-    return sorted(found, key=lambda process: process.create_time())
 
 
 class SmallHost(HostMemory):

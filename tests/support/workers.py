@@ -65,14 +65,15 @@ def child_pids() -> set[int]:
     return {child.pid for child in psutil.Process().children()}
 
 
-def workers() -> list[int]:
-    """Return the ids of this process's engine workers."""
-    return [
-        child.pid
+def workers() -> list[psutil.Process]:
+    """Return this process's engine workers that have not ended, the oldest first."""
+    found = [
+        child
         for child in psutil.Process().children()
         if child.status() != psutil.STATUS_ZOMBIE
         and "ullage_runtime.engines.worker" in child.cmdline()
     ]
+    return sorted(found, key=lambda process: process.create_time())
 
 
 SLACK = 16 << 20

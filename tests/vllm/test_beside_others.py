@@ -101,7 +101,7 @@ async def test_models_of_three_engines_make_room_for_each_other(tmp_path: pathli
         assert all(each["bytes"] > 0 and each["rule"] for each in listed)
 
         def agrees() -> bool:
-            taken = sum(proportional_set_size(pid) for pid in workers())
+            taken = sum(proportional_set_size(worker.pid) for worker in workers())
             told = runtime.models.report().devices[0]
             return taken == pytest.approx(told.ledger_bytes - told.warm_bytes, rel=0.1)
 

@@ -8,7 +8,14 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.component.http.test_reindexes import BOTH, WIDE, filled, reached, wanted
+from tests.component.http.test_reindexes import (
+    BOTH,
+    WIDE,
+    behind_its_spec,
+    filled,
+    reached,
+    wanted,
+)
 from tests.support.collection_pods import document, notes, pod, ready
 from tests.support.encoder_models import Encoder, write_encoder
 from ullage_runtime.cli.commands import app
@@ -64,10 +71,7 @@ async def test_a_job_is_begun_followed_approved_and_undone(
 async def test_a_job_is_paused_sped_up_and_given_up(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
-    async with pod(tmp_path, document(files, BOTH, notes())) as (runtime, client):
-        await ready(client)
-        await filled(client, 60)
-        await wanted(runtime, files, 2, embedding={"modelDeployment": "other"})
+    async with behind_its_spec(tmp_path, files, 60) as (runtime, client):
         slow = ("--cutover", "Manual", "--points-per-second", "1")
         await done(runtime.url, "start", "notes", "--name", "slow", *slow)
         await done(runtime.url, "pause", "slow")

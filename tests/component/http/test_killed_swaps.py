@@ -26,10 +26,9 @@ from tests.support.swaps import (
     serving,
     settled,
     until,
-    workers,
     write_pair,
 )
-from tests.support.workers import SLACK
+from tests.support.workers import SLACK, workers
 from ullage_api.conditions import Reason
 from ullage_api.kinds.rollout import SwapStep, Transition
 from ullage_api.wire.pool_desired import DesiredRevision

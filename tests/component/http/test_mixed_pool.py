@@ -77,7 +77,7 @@ class Small(HostMemory):
         return self._size
 
     def _own(self) -> MemoryShare:
-        shares = [memory_share(pid) for pid in workers()]
+        shares = [memory_share(worker.pid) for worker in workers()]
         return MemoryShare(
             private=sum(share.private for share in shares),
             mapped=sum(share.mapped for share in shares),
@@ -193,7 +193,7 @@ async def checked_ledger(pool: ModelPool) -> None:
 
     def agrees() -> bool:
         device = pool.report().devices[0]
-        pids = workers()
+        pids = [worker.pid for worker in workers()]
         taken = sum(map(proportional_set_size, pids)) + device.warm_bytes
         return abs(device.ledger_bytes - taken) <= SLACK * max(1, len(pids))
 

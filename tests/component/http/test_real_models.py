@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import json
-import os
 import pathlib
-import signal
 from collections.abc import AsyncIterator
 
 import httpx
@@ -13,6 +11,7 @@ import pytest
 
 from tests.support.gguf_models import Shape, write_model
 from tests.support.runtimes import eventually, served
+from tests.support.workers import workers
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.model_deployment import Task
@@ -169,23 +168,12 @@ async def test_a_killed_engine_breaks_its_stream_off_and_the_next_request_succee
             lines = answer.aiter_lines()
             while "content" not in await anext(lines):
                 pass
-            for worker in _workers():
-                os.kill(worker, signal.SIGKILL)
+            for worker in workers():
+                worker.kill()
             rest = [line async for line in lines]
         assert any('"code":"engine_failed"' in line for line in rest)
         assert not any("[DONE]" in line for line in rest)
         assert (await client.post(CHAT, json=HELLO)).status_code == 200
-
-
-def _workers() -> list[int]:
-    """Return the engine processes that this process has started."""
-    import psutil
-
-    return [
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if "ullage_runtime.engines.worker" in " ".join(child.cmdline())
-    ]
 
 
 async def test_a_suspended_model_says_so_and_comes_back(

@@ -64,6 +64,18 @@ async def wanted(runtime: Runtime, files: pathlib.Path, sequence: int, **spec: A
     assert await runtime.documents.accept(changed)
 
 
+@contextlib.asynccontextmanager
+async def behind_its_spec(
+    folder: pathlib.Path, files: pathlib.Path, count: int
+) -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
+    """Give a pod whose collection has so many points, and is to have the other model."""
+    async with pod(folder, document(files, BOTH, notes())) as (runtime, client):
+        await ready(client)
+        await filled(client, count)
+        await wanted(runtime, files, 2, embedding={"modelDeployment": "other"})
+        yield runtime, client
+
+
 async def changed(
     runtime: Runtime, files: pathlib.Path, sequence: int, name: str, reason: Reason
 ) -> str:
@@ -184,10 +196,7 @@ async def traffic(client: httpx.AsyncClient, base: int) -> AsyncIterator[Traffic
 async def test_another_model_takes_over_under_traffic_and_goes_back_with_the_writes_since(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
-    async with pod(tmp_path, document(files, BOTH, notes())) as (runtime, client):
-        await ready(client)
-        await filled(client, 300)
-        await wanted(runtime, files, 2, embedding={"modelDeployment": "other"})
+    async with behind_its_spec(tmp_path, files, 300) as (runtime, client):
         async with traffic(client, 300) as users:
             await started(client, rollbackSeconds=600)
             soaking = await reached(client, "Soaking")
@@ -239,10 +248,7 @@ async def _more(users: Traffic, count: int) -> bool:
 async def test_a_worker_that_is_asked_to_end_keeps_the_next_one_from_nothing(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
-    async with pod(tmp_path, document(files, BOTH, notes())) as (runtime, client):
-        await ready(client)
-        await filled(client, 100)
-        await wanted(runtime, files, 2, embedding={"modelDeployment": "other"})
+    async with behind_its_spec(tmp_path, files, 100) as (runtime, client):
         await started(client, rate={"pointsPerSecond": 1})
         await reached(client, "Copying")
         job = runtime.services.reindexes.find("job").job

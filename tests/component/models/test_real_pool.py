@@ -7,14 +7,21 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support.fake_models import answer, until, wanted
 from tests.support.gguf_models import Shape, write_model
 from tests.support.model_files import LocalFiles
 from tests.support.mutants import MUTATIONS, Original, write_mutant
-from tests.support.workers import SLACK, chat, child_pids, completion, eventually, open_files
+from tests.support.workers import (
+    SLACK,
+    chat,
+    child_pids,
+    completion,
+    eventually,
+    open_files,
+    workers,
+)
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings
 from ullage_api.kinds.model_status import Residency
@@ -65,14 +72,6 @@ def broken_files(folder: Path, whole: Path) -> tuple[Path, Path]:
     cut.write_bytes(whole.read_bytes()[:-999])
     page.write_text("<html>not found</html>")
     return cut, page
-
-
-def workers() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if "ullage_runtime.engines.worker" in child.cmdline()
-    ]
 
 
 async def test_a_worker_killed_in_the_midst_of_an_answer_is_replaced(

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -107,11 +106,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mapped_by_workers() -> bool:
-    return any(
-        NAME in mapped.path
-        for worker in workers()
-        for mapped in psutil.Process(worker).memory_maps()
-    )
+    return any(NAME in mapped.path for worker in workers() for mapped in worker.memory_maps())
 
 
 async def test_a_model_comes_back_from_memory_with_its_prefixes(
@@ -132,7 +127,7 @@ async def test_a_model_comes_back_from_memory_with_its_prefixes(
     assert back[-1].usage.cached_tokens == back[-1].usage.prompt_tokens - 1
     assert mapped_by_workers()
     (worker,) = workers()
-    taken = proportional_set_size(worker)
+    taken = proportional_set_size(worker.pid)
     (device,) = pool.report().devices
     assert device.ledger_bytes == pytest.approx(taken, abs=SLACK)
     assert device.warm_bytes == 0
@@ -175,7 +170,7 @@ async def test_a_killed_worker_takes_the_copy_that_it_mapped_along(
 
     await eventually(runs)
     (worker,) = workers()
-    os.kill(worker, signal.SIGKILL)
+    worker.kill()
     await asyncio.gather(stream, return_exceptions=True)
     assert len(await answer(pool, "a", completion("Hello", max_tokens=4))) > 0
     assert not mapped_by_workers()

@@ -1,8 +1,9 @@
 """A pod with several GPUs: where models go, who leaves for whom, and what is told; virtual time."""
 
 import asyncio
+from collections.abc import Sequence
 
-from tests.support.fake_models import MIB, FakeDevice, VirtualClock, World, answer, until
+from tests.support.fake_models import MIB, FakeDevice, World, answer, until
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.models.test_residency import loaded, model, of, proven
 from ullage_api.conditions import Reason
@@ -29,16 +30,12 @@ class Gpus(World):
             for n, size in enumerate(sizes)
         ]
 
+    @property
+    def loaded_into(self) -> Sequence[FakeDevice]:
+        return self.gpus
+
     def several(self) -> ModelPool:
-        return ModelPool(
-            source=self.source,
-            pod_name="ullage-default-0",
-            ordinal=0,
-            version="0",
-            engines=self.engines,
-            devices=[*self.gpus, self.device],
-            clock=VirtualClock(),
-        )
+        return self.pool(host=self.device)
 
     def needs(self, name: str, mib: int, among: int = 1) -> None:
         self.engines.footprints[f"file:{name}"] = Footprint(weights=mib * MIB, among=among)
