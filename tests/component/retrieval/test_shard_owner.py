@@ -1,10 +1,12 @@
 """The process that owns the embedded store's shards: killed, contended, optimising."""
 
 import asyncio
-import contextlib
+import itertools
 import os
 import pathlib
+import random
 import signal
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -14,13 +16,22 @@ import pytest
 from tests.support.stores import DIMENSIONS, LAYOUT, eventually, owned, point, vector
 from ullage_runtime.retrieval.edge.owning import ShardOwner
 from ullage_runtime.retrieval.edge.refusals import VolumeError, VolumeInUse
-from ullage_runtime.retrieval.stores.port import Branch, Query, StoreRefused, StoreUnavailable
+from ullage_runtime.retrieval.log.changes import ChangeLog
+from ullage_runtime.retrieval.log.file import LogFile, Routing
+from ullage_runtime.retrieval.stores.port import (
+    Branch,
+    Point,
+    Query,
+    StoreRefused,
+    StoreUnavailable,
+)
 from ullage_runtime.retrieval.stores.qdrant import QdrantStore
 
 NAME = "things"
 SECONDS = 60.0
 SEEDS = int(os.environ.get("ULLAGE_SOAK_SEEDS", "1"))
-"""Each has three deaths."""
+"""Each has three deaths, and says when they come."""
+DEATHS = 3
 
 
 @pytest.fixture
@@ -34,14 +45,18 @@ async def written(store: QdrantStore, first: int, count: int) -> None:
     await store.write(NAME, [point(n, n=n) for n in range(first, first + count)], first + 1)
 
 
-async def all_ids(store: QdrantStore) -> list[object]:
-    ids: list[object] = []
+async def all_points(store: QdrantStore) -> list[Point]:
+    points: list[Point] = []
     after = None
     while True:
         page, after = await store.scroll(NAME, after=after, limit=1000)
-        ids += [each.id for each in page]
+        points += page
         if after is None:
-            return ids
+            return points
+
+
+async def all_ids(store: QdrantStore) -> list[object]:
+    return [each.id for each in await all_points(store)]
 
 
 def kill(pid: int | None) -> None:
@@ -49,46 +64,77 @@ def kill(pid: int | None) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-async def test_no_acknowledged_point_is_lost_when_the_owner_is_killed_under_writes(
-    place: tuple[ShardOwner, QdrantStore], seed: int
+async def change_all(
+    changes: ChangeLog,
+    ids: range,
+    dice: random.Random,
+    expected: dict[object, int],
+    ended: asyncio.Event,
+) -> None:
+    """Write and delete points until it is told to end; `expected` is what was accepted of them."""
+    for turn in itertools.count():
+        if ended.is_set():
+            return
+        some = dice.sample(ids, 20)
+        if dice.random() < 0.2:
+            version = await changes.delete(some)
+            for each in some:
+                expected.pop(each, None)
+        else:
+            version = await changes.upsert([point(each, turn=turn) for each in some])
+            expected.update(dict.fromkeys(some, turn))
+        if dice.random() < 0.5:
+            await changes.wait(version, SECONDS)
+
+
+@pytest.mark.parametrize("seed", range(1, SEEDS + 1))
+async def test_no_accepted_change_is_lost_or_undone_when_the_owner_is_killed_under_writes(
+    place: tuple[ShardOwner, QdrantStore], tmp_path: pathlib.Path, seed: int
 ) -> None:
     owner, store = place
-    acknowledged: set[int] = set()
+    dice = random.Random(seed)  # noqa: S311 - not for secrets
+    changes = ChangeLog(LogFile(tmp_path / "log.sqlite", time.time), store)
+    await changes.open()
+    await changes.start(Routing(1, NAME, (NAME,), {}))
+    expected: dict[object, int] = {}
     ended = asyncio.Event()
+    lanes = [
+        asyncio.create_task(
+            change_all(
+                changes,
+                range(lane * 1000, lane * 1000 + 300),
+                random.Random(f"{seed}/{lane}"),  # noqa: S311 - likewise
+                expected,
+                ended,
+            )
+        )
+        for lane in range(3)
+    ]
+    for death in range(1, DEATHS + 1):
+        # Once it has taken so many changes more; with none it may not even have opened its shards.
+        enough = changes.applied + dice.choice((0, dice.randrange(1, 60)))
 
-    async def write_all(lane: int) -> None:
-        number = lane * 1_000_000
-        while not ended.is_set():
-            try:
-                await written(store, number, 20)
-            except StoreUnavailable:
-                await asyncio.sleep(0.01)
-                continue
-            acknowledged.update(range(number, number + 20))
-            number += 20
+        async def has_applied(enough: int = enough) -> bool:
+            return changes.applied >= enough
 
-    writers = [asyncio.create_task(write_all(lane)) for lane in range(3)]
-    for death in range(1, 4):
-        # Counted from here on: the owner that is killed next has written some of them.
-        enough = len(acknowledged) + 400
+        await eventually(has_applied, SECONDS, every=0.001)
+        await asyncio.sleep(dice.uniform(0, 0.1))
+        victim = owner.pid
+        kill(victim)
 
-        async def has_written(enough: int = enough) -> bool:
-            return len(acknowledged) >= enough
+        async def has_another(death: int = death, victim: int | None = victim) -> bool:
+            return owner.restarts == death and owner.pid != victim
 
-        await eventually(has_written, SECONDS)
-        kill(owner.pid)
-
-        async def is_back(death: int = death) -> bool:
-            return owner.restarts == death
-
-        await eventually(is_back, SECONDS)
+        await eventually(has_another, SECONDS)
     ended.set()
-    await asyncio.gather(*writers)
-    ids = await all_ids(store)
+    await asyncio.gather(*lanes)
+    await changes.settled((NAME,), SECONDS)
+    points = [each for each in await all_points(store) if not each.is_tombstone]
+    ids = [each.id for each in points]
     assert len(ids) == len(set(ids)), "no point is there twice"
-    assert acknowledged <= set(ids)
-    assert owner.restarts == 3
+    assert {each.id: each.payload["turn"] for each in points} == expected
+    assert owner.restarts == DEATHS
+    await changes.close()
 
 
 async def test_what_was_written_is_there_when_the_volume_is_opened_again(
@@ -190,28 +236,49 @@ async def test_an_index_is_built_beside_reads_and_writes_and_loses_neither(
     await eventually(all_there, SECONDS)
 
 
+def optimisers(owner: ShardOwner, folder: pathlib.Path) -> list[psutil.Process]:
+    """Return the owner's children that are at work on a copy: they have its files open."""
+    found = []
+    for child in psutil.Process(owner.pid).children():
+        try:
+            maps = [each.path for each in child.memory_maps()]
+            files = [each.path for each in child.open_files()]
+        except psutil.Error:
+            continue  # it has ended meanwhile
+        if any(pathlib.Path(path).is_relative_to(folder) for path in (*maps, *files)):
+            found.append(child)
+    return found
+
+
 async def test_a_killed_optimiser_costs_its_work_and_nothing_else(
     place: tuple[ShardOwner, QdrantStore], tmp_path: pathlib.Path
 ) -> None:
     owner, store = place
+    shards = tmp_path / "volume" / "shards"
     await written(store, 0, 1000)
-    work = asyncio.create_task(optimise(owner))
-    children: list[psutil.Process] = []
+    hits: list[str] = []
 
-    async def has_child() -> bool:
-        children[:] = psutil.Process(owner.pid).children()
-        return bool(children) or work.done()
+    async def is_hit() -> bool:
+        """Kill whoever builds the index, while it does; a kill that comes too late is none."""
+        work = asyncio.create_task(optimise(owner))
+        while not work.done() and not hits:
+            for child in optimisers(owner, shards):
+                child.kill()
+            await asyncio.sleep(0.001)
+        answer = await work
+        if answer.status_code == 500:
+            hits.append(answer.json()["status"]["error"])
+        return bool(hits)
 
-    await eventually(has_child, SECONDS, every=0.001)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in children:
-            child.kill()
-    answer = await work
-    assert answer.status_code in {200, 500}
+    await eventually(is_hit, SECONDS)
+    assert f"the child exited with {-signal.SIGKILL}" in hits[0]
     assert await all_ids(store) == list(range(1000))
+    assert len(list(shards.iterdir())) == 1
     await written(store, 1000, 10)
     assert await store.count(NAME) == 1010
-    assert len(list((tmp_path / "volume" / "shards").iterdir())) == 1
+    assert (await optimise(owner)).status_code == 200, "the next one is not held up by it"
+    assert await all_ids(store) == list(range(1010))
+    assert owner.restarts == 0
 
 
 async def test_an_index_is_built_by_itself_once_it_is_worth_it(
