@@ -8,7 +8,7 @@ import pytest
 
 from e2e.scenarios.file_server import FileServer
 from e2e.scenarios.platform import RUNTIME_IMAGE, Platform
-from e2e.scenarios.team import Team, model, new_team
+from e2e.scenarios.team import Team, model, new_team, teams_are_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def platform(node_cluster: Cluster) -> Platform:
-    """Return Ullage as its chart installs it on the node."""
+def platform(node_cluster: Cluster) -> Iterator[Platform]:
+    """Give Ullage as its chart installs it on the node; at last, nothing holds a namespace."""
     installed = Platform(node_cluster)
     installed.install()
-    return installed
+    yield installed
+    teams_are_gone(node_cluster)
 
 
 @pytest.fixture
 def team(platform: Platform) -> Iterator[Team]:
-    """Return a new namespace under the strictest pod security; it is deleted afterwards."""
+    """Return a new namespace under the strictest pod security; it goes after the test."""
     with new_team(platform.cluster) as made:
         yield made
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from e2e.cluster.audit import AuditEvent
     from e2e.cluster.cluster import Cluster
 
-__all__ = ["EXAMPLES", "RUNTIME_IMAGE", "SYSTEM", "Platform"]
+__all__ = ["AFTER_TRAFFIC_SECONDS", "EXAMPLES", "RUNTIME_IMAGE", "SYSTEM", "Platform"]
 
 SYSTEM = "ullage-system"
 RELEASE = "ullage"
@@ -26,6 +26,8 @@ VALUES = Path(__file__).parent / "values.yaml"
 
 SETTLED_SECONDS = 3.0
 """A team's namespace counts as settled when the operator has written nothing for so long."""
+AFTER_TRAFFIC_SECONDS = 30.0 + SETTLED_SECONDS
+"""Likewise after traffic: what memory it took is shown when status was last written 30 s ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,13 @@ class Platform:
         events = self.cluster.audit_events(since=since, user=OPERATOR_USER, writes_only=True)
         return [event for event in events if event.namespace == namespace]
 
-    def wait_until_settled(self, namespace: str, *, timeout: float = 60) -> None:
-        """Wait until the operator has not written in a namespace for a few seconds."""
+    def wait_until_settled(
+        self, namespace: str, *, seconds: float = SETTLED_SECONDS, timeout: float = 120
+    ) -> None:
+        """Wait until the operator has not written in a namespace for some seconds."""
         deadline = time.monotonic() + timeout
         seen, since = -1, time.monotonic()
-        while time.monotonic() - since < SETTLED_SECONDS:
+        while time.monotonic() - since < seconds:
             if time.monotonic() > deadline:
                 raise AssertionError(f"the operator still writes in {namespace}")
             count = len(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from e2e.cluster.errors import DeadlineError
 from e2e.cluster.network import free_ports
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
     from e2e.cluster.cluster import Cluster
 
-__all__ = ["Team", "model", "new_team"]
+__all__ = ["Team", "model", "new_team", "teams_are_gone"]
 
 MDEP = "modeldeployments.ullage.dev"
 VCOL = "vectorcollections.ullage.dev"
 POLL_SECONDS = 0.1
 SERVICE_PORT = 80
+TEAM_LABEL = "ullage.dev/e2e-team"
 _numbers = itertools.count(1)
 
 
@@ -149,14 +151,35 @@ class Team:
 
 @contextmanager
 def new_team(cluster: Cluster) -> Iterator[Team]:
-    """Yield a new namespace under the strictest pod security; it is deleted afterwards."""
+    """Yield a new namespace under the strictest pod security; it goes after the test.
+
+    That takes ten seconds: nobody waits for it but `teams_are_gone`.
+    """
     name = f"team-{next(_numbers)}"
     cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    labels = ("pod-security.kubernetes.io/enforce=restricted", f"{TEAM_LABEL}=true")
+    cluster.kubectl("label", "namespace", name, *labels)
     try:
         yield Team(cluster, name)
     finally:
-        cluster.kubectl("delete", "namespace", name, "--timeout=90s", timeout=100)
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def teams_are_gone(cluster: Cluster) -> None:
+    """Wait until the namespaces of all teams are gone; one that stays says what holds it."""
+    left: dict[str, object] = {}
+
+    def gone() -> bool:
+        left.clear()
+        for each in cluster.get_json("namespaces", "-l", TEAM_LABEL)["items"]:
+            left[each["metadata"]["name"]] = each["status"].get("conditions")
+        return not left
+
+    try:
+        cluster.wait_for("the teams' namespaces are gone", gone, timeout=120)
+    except DeadlineError as error:
+        error.add_note(json.dumps(left))
+        raise
 
 
 def _listens(address: str, port: int) -> bool:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from e2e.scenarios.file_server import FileServer
-from e2e.scenarios.platform import EXAMPLES, RUNTIME_IMAGE, Platform
+from e2e.scenarios.platform import AFTER_TRAFFIC_SECONDS, EXAMPLES, RUNTIME_IMAGE, Platform
 from e2e.scenarios.searched import Expected, Searches, Writes, text_of
 from e2e.scenarios.team import VCOL, Team, new_team
 from tests.support.argo_health import health
@@ -232,7 +232,7 @@ def still(library: Library, searches: Searches) -> None:
 
 def unchanged(library: Library, platform: Platform) -> None:
     """Apply the same once all is over, and see that the operator writes nothing at all."""
-    platform.wait_until_settled(library.team.namespace)
+    platform.wait_until_settled(library.team.namespace, seconds=AFTER_TRAFFIC_SECONDS)
     since, before = datetime.now(UTC), library.seen()
     assert library.apply(library.tree) == ["unchanged"] * 4
     platform.wait_until_settled(library.team.namespace)

@@ -1,13 +1,16 @@
 """A cluster for the chart alone: its tests install and remove what others rely on."""
 
+import json
 import os
 from collections.abc import Iterator
 
 import pytest
 
 from e2e.cluster.cluster import Cluster
+from e2e.cluster.errors import DeadlineError
 from e2e.cluster.layout import Spec
 from e2e.cluster.lifecycle import down, up
+from tests.support.chart import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -48,4 +51,31 @@ def teams(empty_cluster: Cluster) -> list[str]:
 def no_crds(empty_cluster: Cluster) -> Iterator[None]:
     """Leave no CRD behind: the chart keeps them when its release goes."""
     yield
-    empty_cluster.kubectl("delete", "customresourcedefinitions", "--all")
+    remove_crds(empty_cluster)
+
+
+@pytest.fixture(scope="module")
+def crds(empty_cluster: Cluster) -> Iterator[None]:
+    """Have the CRDs, without the chart, for a file's tests."""
+    empty_cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    empty_cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
+    yield
+    remove_crds(empty_cluster)
+
+
+def remove_crds(cluster: Cluster) -> None:
+    """Remove every CRD; one that stays says why."""
+    cluster.kubectl("delete", "customresourcedefinitions", "--all", "--wait=false")
+    left: dict[str, object] = {}
+
+    def gone() -> bool:
+        left.clear()
+        for each in cluster.get_json("customresourcedefinitions")["items"]:
+            left[each["metadata"]["name"]] = each.get("status", {}).get("conditions")
+        return not left
+
+    try:
+        cluster.wait_for("the CRDs are gone", gone, timeout=120)
+    except DeadlineError as error:
+        error.add_note(json.dumps(left))
+        raise
