@@ -22,6 +22,19 @@ def test_prefill_follows_the_machine() -> None:
     assert pace.allowed(0) == 16, "a short last piece says nothing about speed"
 
 
+def test_while_nobody_generates_a_step_takes_what_fits_into_a_second() -> None:
+    pace = PrefillPace(maximum=512)
+    assert pace.allowed(0) == 128, "nobody knows yet what a token takes"
+    pace.observe(128, 0, 0.128 * 3)
+    assert pace.allowed(0) == 333
+    pace.observe(333, 0, 333 * 0.006)
+    assert pace.allowed(0) == pytest.approx(277, abs=2), "a step that was slow is learned from"
+    assert pace.chunk == 128, "and says nothing of the chunk, which was smaller"
+    pace.observe(128, 0, 0.016)
+    pace.observe(0, 1, 0.010)
+    assert pace.allowed(1, quick=512) == 256, "whoever generates waits no longer than before"
+
+
 def test_beside_others_a_prompt_takes_about_as_long_as_their_own_step() -> None:
     pace = PrefillPace(maximum=512)
     pace.observe(128, 0, 0.128)
