@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.stores import DIMENSIONS, vector
 from ullage_runtime.retrieval.edge.facade import Facade
@@ -24,6 +25,13 @@ KEY = "key"
 PHYSICAL = "things-1"
 IDS = 6
 """Points of one history: few, so that mutations meet."""
+
+
+def blocks(histories: int, size: int = 500) -> list[Any]:
+    """Return the seeds of so many histories in parts, for processes that share the work."""
+    firsts = range(1, histories + 1, size)
+    parts = [range(first, min(first + size, histories + 1)) for first in firsts]
+    return [pytest.param(each, id=f"{each[0]}-{each[-1]}") for each in parts]
 
 
 @contextlib.asynccontextmanager

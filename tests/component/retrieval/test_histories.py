@@ -2,10 +2,11 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
-from tests.support.histories import PHYSICAL, engine, live_all
+from tests.support.histories import PHYSICAL, blocks, engine, live_all
 from tests.support.stores import DIMENSIONS, point, vector
 from ullage_runtime.retrieval.log.changes import ChangeLog, NotApplied
 from ullage_runtime.retrieval.log.file import LogFile, Routing
@@ -24,12 +25,15 @@ HISTORIES = int(os.environ.get("ULLAGE_HISTORIES", "200"))
 """`make soak` lives through ten thousand."""
 
 
-@pytest.mark.timeout(max(300, HISTORIES * 2))
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seeds", blocks(HISTORIES))
 async def test_the_store_equals_the_log_after_any_history_with_crashes(
-    tmp_path: pathlib.Path,
+    seeds: range, tmp_path: pathlib.Path, record_property: Callable[[str, object], None]
 ) -> None:
-    crashes = await live_all(tmp_path, range(1, HISTORIES + 1))
-    assert crashes > HISTORIES, "histories without crashes prove little"
+    crashes = await live_all(tmp_path, seeds)
+    record_property("histories", len(seeds))
+    record_property("crashes", crashes)
+    assert crashes > len(seeds), "histories without crashes prove little"
 
 
 async def test_a_copy_that_only_inserts_brings_a_deleted_point_back_and_ours_does_not(
