@@ -120,12 +120,13 @@ def main(
     prompt_tokens: Annotated[int, typer.Option(min=1)] = 64,
     output_tokens: Annotated[int, typer.Option(min=1)] = 64,
     model: Annotated[str, typer.Option(help="Shape of the generated file.")] = "medium",
+    threads: Annotated[int, typer.Option(help="0: as many as the CPU quota.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Compare serving with a bare decode loop."""
     conditions = Conditions(
         file=model_file(model),
-        threads=cpu_quota(),
+        threads=threads or cpu_quota(),
         parallel=width,
         # What is written with so many characters has more tokens.
         context=2 * prompt_tokens + output_tokens + 16,
@@ -153,6 +154,7 @@ def main(
         {
             "conditions": {
                 "model": model,
+                "threads": conditions.threads,
                 "width": width,
                 "promptTokens": prompt_tokens,
                 "outputTokens": output_tokens,

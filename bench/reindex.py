@@ -81,20 +81,21 @@ async def _measure(
     if set(wanted) - {"embedding"}:
         async with bench_pod(folder, DIMENSIONS) as pod:
             # A copy needs another layout, so it goes to and fro between two profiles.
+            others = itertools.cycle((FAST, SLOW))
             await pod.wants(**SLOW)
             await pod.write(sizes.points)
             if "profiles" in wanted:
                 found["profiles"] = await _profiles(pod, sizes)
                 keep()
             if "copying" in wanted:
-                await pod.wants(**FAST)
+                await pod.wants(**next(others))
                 done = await pod.reindexed("copy", mode="Copy")
                 found["copying"] = _rates(done, sizes.points)
                 keep()
             if "searching" in wanted:
                 found["searching"] = {"searchesPerSecond": sizes.rate}
-                for name, profile in (("limited", SLOW), ("unlimited", FAST)):
-                    await pod.wants(**profile)
+                for name in ("limited", "unlimited"):
+                    await pod.wants(**next(others))
                     found["searching"][name] = await _searching(pod, name, sizes)
                     keep()
     if "embedding" in wanted:
@@ -175,7 +176,7 @@ async def _searches(
     answered: list[tuple[float, float | None]] = []
     try:
         yield answered
-        said, _ = await child.communicate()
+        said, _ = await child.communicate(b"")  # which closes its input
         if child.returncode:
             raise RuntimeError(f"the searches ended with status {child.returncode}")
         answered += [(at, took) for at, took in json.loads(said)]
