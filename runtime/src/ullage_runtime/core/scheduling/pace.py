@@ -52,8 +52,9 @@ class PrefillPace:
     """A chunk of prompt tokens that follows the machine.
 
     It is doubled after a fast step and halved after a slow one. That is what quick prompts get, and
-    while nobody generates, all that fits into a second. Long prompts beside others that generate get about as long as a step of these takes,
-    or longer when there are more of them than one for every few.
+    while nobody generates, all that fits into a second. Long prompts beside others that generate
+    get about as long as a step of these takes, or longer when there are more of them than one for
+    every few.
     """
 
     maximum: int
