@@ -40,6 +40,15 @@ def test_an_answer_makes_sense(client: openai.OpenAI) -> None:
     assert answer._request_id
 
 
+def test_an_answer_says_the_tier_it_was_served_with(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(
+        model=CHAT, messages=HELLO, temperature=0, service_tier="flex"
+    ) as stream:
+        assert stream.get_final_completion().service_tier == "flex"
+    response = client.responses.create(model=CHAT, input="Hello", service_tier="flex")
+    assert response.service_tier == "flex"
+
+
 def test_the_streaming_helper_gathers_the_same_answer(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(model=CHAT, messages=HELLO, temperature=0)
     with client.chat.completions.stream(model=CHAT, messages=HELLO, temperature=0) as stream:

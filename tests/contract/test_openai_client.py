@@ -72,6 +72,28 @@ def test_a_chat_is_completed(client: openai.OpenAI) -> None:
     assert answer.system_fingerprint
 
 
+def test_a_request_that_may_wait_is_told_that_it_was_served_so(client: openai.OpenAI) -> None:
+    chat = client.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": "hello"}],
+        max_tokens=4,
+        service_tier="flex",
+    )
+    assert chat.service_tier == "flex"
+    with client.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": "hello"}],
+        max_tokens=4,
+        service_tier="priority",
+        stream=True,
+    ) as stream:
+        assert {chunk.service_tier for chunk in stream} == {"default"}
+    response = client.responses.create(
+        model="tiny", input="hello", max_output_tokens=4, service_tier="flex"
+    )
+    assert response.service_tier == "flex"
+
+
 def test_a_chat_streams_the_same_as_it_is_completed(client: openai.OpenAI) -> None:
     asked = {
         "model": "tiny",

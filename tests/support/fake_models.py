@@ -363,5 +363,7 @@ async def answer(
 ) -> list[Chunk]:
     """Return all chunks of a generation."""
     request = request or GenerateRequest(request_id="r", prompt="hi")
-    async with pool.lease(pool.find(name), tenant=request.tenant) as lease:
+    async with pool.lease(
+        pool.find(name), tenant=request.tenant, priority=request.priority
+    ) as lease:
         return [chunk async for chunk in lease.generate(request)]

@@ -97,6 +97,7 @@ class PlayedModels:
         model: DesiredModel,
         *,
         tenant: str = "",
+        priority: int = 0,
         beside: bool = False,
         until: float | None = None,
         background: bool = False,

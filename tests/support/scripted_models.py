@@ -189,6 +189,7 @@ class FakeModels:
         model: DesiredModel,
         *,
         tenant: str = "",
+        priority: int = 0,
         beside: bool = False,
         until: float | None = None,
         background: bool = False,

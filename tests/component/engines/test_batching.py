@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.support.scoring import check_alone, ids_of, written
 from tests.support.workers import (
     chunks_of,
     completion,
+    ends_of,
     eventually,
     loaded,
     text_of,
@@ -27,6 +30,7 @@ from ullage_runtime.core.domain import (
     Usage,
 )
 from ullage_runtime.core.errors import EngineFailed, LoadError, RequestTimeout
+from ullage_runtime.core.scheduling.sequence import AGE_SECONDS
 from ullage_runtime.engines.worker.engine import WorkerEngine
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -177,6 +181,44 @@ async def test_a_smaller_form_of_keys_and_values_takes_less_memory(
 async def test_a_form_that_the_model_cannot_take_is_a_load_error(model: Path) -> None:
     with pytest.raises(LoadError, match="cannot create a context"):
         await loaded(model, kv_cache_type=CacheType.Q8_0)
+
+
+async def test_in_a_full_context_what_may_wait_does(model: Path) -> None:
+    engine = await loaded(model, 1024, parallel=8)
+    ended: list[str] = []
+
+    async def ask(name: str, tokens: int, priority: int) -> str:
+        request = replace(completion(f"{name} goes on", max_tokens=tokens), priority=priority)
+        text = await text_of(engine, request)
+        ended.append(name)
+        return text
+
+    async def is_full() -> bool:
+        return (await engine.stats()).preemptions > 0
+
+    try:
+        flex = [asyncio.create_task(ask(f"flex {n:02d}", 400, -1)) for n in range(16)]
+        await eventually(is_full)
+        assert (await engine.stats()).requests_waiting > 0
+        begun = len(ended)
+        default = [asyncio.create_task(ask(f"default {n}", 20, 0)) for n in range(6)]
+        assert all(await asyncio.gather(*default))
+        assert len(ended) - begun <= len(default) + 2, "no more than had nearly ended"
+        assert all(await asyncio.gather(*flex)), "and nobody is forgotten"
+    finally:
+        await engine.unload()
+
+
+async def test_what_has_waited_for_long_waits_for_nobody(model: Path) -> None:
+    asked = [
+        ("first", 0, 0.0),
+        ("young", -1, 0.0),
+        ("old", -1, 2 * AGE_SECONDS + 1),
+        ("default", 0, 0.0),
+    ]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        ended = process.submit(ends_of, str(model), asked).result(60)
+    assert ended == ["first", "old", "default", "young"]
 
 
 async def test_one_at_a_time_is_a_setting_too(model: Path) -> None:

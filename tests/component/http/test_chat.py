@@ -55,6 +55,7 @@ async def test_a_whole_answer_has_openais_shape(tmp_path: pathlib.Path) -> None:
     assert answer == {
         "object": "chat.completion",
         "model": "chat",
+        "service_tier": "default",
         "system_fingerprint": REVISION,
         "choices": [
             {
@@ -560,3 +561,41 @@ async def test_a_client_that_reads_slowly_holds_its_own_stream_up_and_nobody_els
                 assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
             assert made < 10_000
             assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(("asked", "served_with"), [("flex", "flex"), ("priority", "default")])
+@pytest.mark.parametrize(
+    ("path", "question"),
+    [("chat/completions", HELLO), ("completions", {"model": "chat", "prompt": "hello"})],
+)
+async def test_answers_and_streams_say_which_tier_they_were_served_with(
+    tmp_path: pathlib.Path, path: str, question: dict[str, Any], asked: str, served_with: str
+) -> None:
+    models = FakeModels([desired_model("chat")])
+    body = {**question, "service_tier": asked, "n": 2}
+    async with served(tmp_path, models) as (_, client):
+        whole = (await client.post(f"/v1/{path}", json=body)).json()
+        further = {"stream": True, "stream_options": {"include_usage": True}}
+        stream = await client.post(f"/v1/{path}", json={**body, **further})
+    assert whole["service_tier"] == served_with
+    *chunks, done = events(stream.text)
+    assert done == "[DONE]"
+    assert {chunk["service_tier"] for chunk in chunks} == {served_with}
+    assert [r.priority for r in models.requests] == [-1 if asked == "flex" else 0] * 4
+
+
+@pytest.mark.parametrize("tier", ["fast", "", 1, ["flex"]])
+async def test_a_tier_that_there_is_not_is_refused_with_those_that_there_are(
+    tmp_path: pathlib.Path, tier: object
+) -> None:
+    async with served(tmp_path, FakeModels([desired_model("chat")])) as (_, client):
+        for path, question in (
+            ("chat/completions", HELLO),
+            ("completions", {"model": "chat", "prompt": "hello"}),
+            ("responses", {"model": "chat", "input": "hello"}),
+        ):
+            answer = await client.post(f"/v1/{path}", json={**question, "service_tier": tier})
+            assert answer.status_code == 400
+            error = answer.json()["error"]
+            assert error["param"] == "service_tier"
+            assert "one of auto, default, flex, scale and priority" in error["message"]

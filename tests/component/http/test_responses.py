@@ -92,6 +92,7 @@ async def test_a_whole_answer_has_openais_shape(tmp_path: pathlib.Path) -> None:
     assert answer["error"] is None
     assert answer["incomplete_details"] is None
     assert answer["store"] is True
+    assert answer["service_tier"] == "default"
     assert (answer["temperature"], answer["top_p"], answer["max_output_tokens"]) == (0, 0.5, 9)
     assert (answer["instructions"], answer["metadata"], answer["user"]) == (
         "Be brief.",
@@ -455,7 +456,7 @@ async def test_a_response_belongs_to_its_key_alone(tmp_path: pathlib.Path) -> No
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"truncation": "auto"}, "truncation"),
-        ({"service_tier": "flex"}, "service_tier"),
+        ({"service_tier": "fast"}, "service_tier"),
         ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"stream_options": {"include_obfuscation": True}}, "stream_options"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
@@ -631,3 +632,14 @@ async def test_a_completion_model_does_not_answer(tmp_path: pathlib.Path) -> Non
         response = await client.post(PATH, json=HELLO)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "model"
+
+
+async def test_a_response_says_which_tier_it_was_served_with_whenever_it_is_asked_for(
+    tmp_path: pathlib.Path,
+) -> None:
+    models = scripted()
+    async with served(tmp_path, models) as (_, client):
+        answer = await answered(client, service_tier="flex")
+        kept = (await client.get(f"{PATH}/{answer['id']}")).json()
+    assert answer["service_tier"] == kept["service_tier"] == "flex"
+    assert [request.priority for request in models.requests] == [-1]

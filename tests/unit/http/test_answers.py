@@ -57,7 +57,7 @@ async def sent(*batches: list[Item], with_usage: bool = False) -> list[bytes]:
 
     answer = StreamedAnswer(
         cast("Generation", Played(*batches)),
-        CompletionShape("id", 1, "m"),
+        CompletionShape("id", 1, "m", "default"),
         heartbeat=1,
         with_usage=with_usage,
     )

@@ -68,7 +68,28 @@ def test_a_number_is_neutral_however_it_is_written(value: float) -> None:
 
 
 def test_parameters_nobody_knows_are_ignored() -> None:
-    refuse_unsupported(chat(store=True, metadata={"a": "b"}, service_tier="auto", whatever=1))
+    refuse_unsupported(chat(store=True, metadata={"a": "b"}, whatever=1))
+
+
+@pytest.mark.parametrize(
+    ("asked", "served", "is_lesser"),
+    [
+        ({}, "default", False),
+        ({"service_tier": None}, "default", False),
+        ({"service_tier": "auto"}, "default", False),
+        ({"service_tier": "default"}, "default", False),
+        ({"service_tier": "flex"}, "flex", True),
+        ({"service_tier": "scale"}, "default", False),
+        ({"service_tier": "priority"}, "default", False),
+    ],
+)
+def test_a_tier_puts_a_request_behind_others_or_leaves_it_where_it_is(
+    asked: dict[str, Any], served: str, *, is_lesser: bool
+) -> None:
+    for request in (chat(**asked), completion(**asked)):
+        assert request.served_tier == served
+        assert (request.priority < 0) is is_lesser
+        assert request.priority <= 0, "nobody goes before the others for the asking"
 
 
 @given(st.integers(-(1 << 63), (1 << 63) - 1))

@@ -19,7 +19,7 @@ _EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 def turn(**asked: Any) -> Turn:
     body = ResponseRequest.model_validate({"model": "chat", "input": "hello", **asked})
     numbers = itertools.count()
-    head = response_head(body, "resp_1", 1_800_000_000, Sampling())
+    head = response_head(body, "resp_1", 1_800_000_000, Sampling(), "default")
     return Turn(head, lambda kind: f"{kind}_{next(numbers)}", lambda: 1_800_000_007.5)
 
 

@@ -10,6 +10,7 @@ from ullage_api.conditions import Reason
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_runtime.core.domain import GenerateRequest, Sampling
 from ullage_runtime.core.errors import Overloaded, RequestTimeout
+from ullage_runtime.core.scheduling.sequence import AGE_SECONDS
 
 
 def test_one_more_than_may_wait_is_refused() -> None:
@@ -109,8 +110,8 @@ def test_a_waiting_client_that_gives_up_takes_nobodys_turn() -> None:
     in_virtual_time(scenario())
 
 
-def asking(tenant: str) -> GenerateRequest:
-    return GenerateRequest("r", prompt="hi", tenant=tenant)
+def asking(tenant: str, priority: int = 0) -> GenerateRequest:
+    return GenerateRequest("r", prompt="hi", tenant=tenant, priority=priority)
 
 
 def test_a_tenant_with_many_requests_does_not_hold_up_one_with_few() -> None:
@@ -159,5 +160,70 @@ def test_a_tenant_that_fills_the_queue_makes_room_for_one_with_fewer() -> None:
             report = pool.report().model("chat")
             assert report is not None
             assert (report.requests_running, report.requests_waiting) == (0, 0)
+
+    in_virtual_time(scenario())
+
+
+def test_requests_that_may_wait_come_after_those_that_may_not_whoever_sends_them() -> None:
+    async def scenario() -> None:
+        world = World()
+        done: list[str] = []
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+
+            async def one(name: str, tenant: str, priority: int) -> None:
+                await answer(pool, request=asking(tenant, priority))
+                done.append(name)
+
+            flex = [asyncio.create_task(one(f"flex{n}", f"f{n}", -1)) for n in range(3)]
+            await asyncio.sleep(0.01)
+            default = [asyncio.create_task(one(f"default{n}", "many", 0)) for n in range(3)]
+            await asyncio.gather(*flex, *default)
+        assert done == ["flex0", "default0", "default1", "default2", "flex1", "flex2"]
+
+    in_virtual_time(scenario())
+
+
+def test_requests_that_may_wait_do_not_do_so_for_ever() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted()))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            over = asyncio.Event()
+
+            async def keeps_asking() -> None:
+                while not over.is_set():
+                    await answer(pool, request=asking("many"))
+
+            others = [asyncio.create_task(keeps_asking()) for _ in range(3)]
+            await asyncio.sleep(0.01)
+            began = asyncio.get_running_loop().time()
+            await answer(pool, request=asking("few", -1))
+            waited = asyncio.get_running_loop().time() - began
+            over.set()
+            await asyncio.gather(*others)
+        assert AGE_SECONDS <= waited < AGE_SECONDS + 10
+
+    in_virtual_time(scenario())
+
+
+def test_requests_that_may_wait_make_room_in_a_full_queue_and_are_made_none() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with world.pool() as pool:
+            await pool.apply(world.document(wanted(limits=ServingLimits(max_queue=3))))
+            await until(pool, lambda m: m.reason is Reason.SERVING)
+            running = asyncio.create_task(answer(pool, request=asking("a")))
+            await asyncio.sleep(0)
+            flex = [asyncio.create_task(answer(pool, request=asking("b", -1))) for _ in range(2)]
+            waiting = [asyncio.create_task(answer(pool, request=asking("a"))) for _ in range(3)]
+            for late in flex:
+                with pytest.raises(Overloaded):
+                    await late
+            with pytest.raises(Overloaded):
+                await answer(pool, request=asking("c", -1))
+            assert [len(each) for each in await asyncio.gather(running, *waiting)] == [10] * 4
 
     in_virtual_time(scenario())

@@ -303,6 +303,39 @@ def test_priority_goes_first_and_age_makes_up_for_it() -> None:
     assert bench.ended == [running.id, higher.id, low.id, high.id]
 
 
+def test_who_was_preempted_goes_on_after_those_of_a_higher_priority() -> None:
+    bench = Bench(FakeContext(160), parallel=4)
+    low = [bench.submit(prompt(20, n), 100, priority=-1) for n in range(4)]
+    bench.run(until=lambda: any(s.phase is Phase.PREEMPTED for s in low))
+    late = [bench.submit(prompt(5, n), 3) for n in range(10, 16)]
+    bench.run()
+    assert {int(name) for name in bench.ended[:6]} == {int(s.id) for s in late}
+    assert [answer(s) for s in low] == [written_alone(prompt(20, n), 100) for n in range(4)]
+
+
+def test_who_was_preempted_goes_on_before_others_of_its_priority_begin() -> None:
+    bench = Bench(FakeContext(160), parallel=4)
+    first = [bench.submit(prompt(20, n), 100) for n in range(4)]
+    bench.run(until=lambda: any(s.phase is Phase.PREEMPTED for s in first))
+    late = bench.submit(prompt(5, 10), 3)
+    preempted = [s for s in first if s.phase is Phase.PREEMPTED]
+    bench.run(until=lambda: late.phase is not Phase.WAITING)
+    assert all(s.phase is not Phase.PREEMPTED for s in preempted)
+
+
+def test_who_was_preempted_and_is_old_does_not_wait_for_others_for_ever() -> None:
+    bench = Bench(FakeContext(160), parallel=4)
+    low = [bench.submit(prompt(20, n), 100, priority=-1) for n in range(4)]
+    for late in range(20_000):
+        if all(s.phase is Phase.OVER for s in low):
+            break
+        if bench.scheduler.waiting < 8:
+            bench.submit(prompt(5, late), 3)
+        bench.step(seconds=0.1)
+    assert all(s.phase is Phase.OVER for s in low)
+    assert bench.now < 10 * AGE_SECONDS
+
+
 def test_a_deadline_ends_a_sequence_wherever_it_is() -> None:
     bench = Bench(parallel=1)
     running = bench.submit(prompt(10), 200, deadline=0.05)

@@ -25,6 +25,7 @@ async def under_lease(
     work: Callable[[Lease], Awaitable[T]],
     *,
     tenant: str,
+    priority: int = 0,
     beside: bool = False,
     background: bool = False,
     is_untold: Callable[[], bool] = lambda: True,
@@ -40,7 +41,12 @@ async def under_lease(
     while True:
         try:
             async with models.lease(
-                model, tenant=tenant, beside=beside, until=until, background=background
+                model,
+                tenant=tenant,
+                priority=priority,
+                beside=beside,
+                until=until,
+                background=background,
             ) as lease:
                 until = lease.deadline
                 return await _making_way(lease, work, is_untold)

@@ -18,6 +18,7 @@ from ullage_runtime.core.errors import (
     ServingError,
 )
 from ullage_runtime.core.scheduling.fairness import Service
+from ullage_runtime.core.scheduling.sequence import aged
 from ullage_runtime.models.batch_work import BatchWork, held_in_vain
 from ullage_runtime.models.lease import BoundLease, NoAdapter, too_long
 from ullage_runtime.models.live import Live
@@ -34,6 +35,7 @@ class _Ask:
     """A request, as the queue sees it."""
 
     tenant: str
+    priority: int
     deadline: float
     seconds: int
     beside: bool
@@ -52,13 +54,23 @@ class _Waiter:
 
     tenant: str
     turn: "asyncio.Future[Live]"
+    priority: int
+    since: float
+
+    def claim(self, now: float) -> int:
+        """Return its priority with what its age makes up for.
+
+        Age puts nobody before the others: who has many requests would pass who has few.
+        """
+        return min(max(0, self.priority), aged(self.priority, now - self.since))
 
 
 class Admission:
     """Hands the current generation to requests, in the order of their arrival for each tenant.
 
     Tenants take turns, so that one with many requests does not hold up one with few; and when the
-    queue is full, the tenant with most in it makes room for one with fewer.
+    queue is full, the tenant with most in it makes room for one with fewer. Requests of a lower
+    priority come after all others, and make room for them first.
 
     While there is none, requests are held: up to `holdSeconds`, or until `refuse` says that
     waiting makes no sense. A request binds its generation when it leaves the queue.
@@ -133,6 +145,7 @@ class Admission:
         self,
         tenant: str = "",
         *,
+        priority: int = 0,
         beside: bool = False,
         until: float | None = None,
         batch: BatchWork | None = None,
@@ -145,7 +158,7 @@ class Admission:
         """
         seconds = self.limits.request_seconds or REQUEST_SECONDS
         deadline = asyncio.get_running_loop().time() + seconds if until is None else until
-        ask = _Ask(tenant, deadline, seconds, beside, until is not None, batch)
+        ask = _Ask(tenant, priority, deadline, seconds, beside, until is not None, batch)
         live = await self._admitted(ask)
         make_way = None if batch is None else asyncio.Event()
         try:
@@ -202,9 +215,10 @@ class Admission:
         if self._current is None:
             self.on_miss()
         if not ask.again:
-            self._check_room(ask.tenant)
-        turn: asyncio.Future[Live] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(ask.tenant, turn)
+            self._check_room(ask)
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Live] = loop.create_future()
+        waiter = _Waiter(ask.tenant, turn, ask.priority, loop.time())
         self._note_arrival(ask.tenant)
         self._waiting.insert(0 if ask.again else len(self._waiting), waiter)
         self._on_change()
@@ -225,8 +239,8 @@ class Admission:
             self._turns.arrive(tenant, active)
             self._turns.forget_idle({*active, tenant})
 
-    def _check_room(self, tenant: str) -> None:
-        """Raise Overloaded when the queue is full, unless another tenant must make room."""
+    def _check_room(self, ask: _Ask) -> None:
+        """Raise Overloaded when the queue is full, unless somebody else must make room."""
         limit = MAX_QUEUE if self.limits.max_queue is None else self.limits.max_queue
         if len(self._waiting) < limit:
             return
@@ -235,14 +249,25 @@ class Admission:
             f"whose limit is {limit}",
             retry_after=1,
         )
-        waiting = Counter(waiter.tenant for waiter in self._waiting)
-        crowd, most = max(waiting.items(), key=lambda item: item[1], default=(tenant, 0))
-        if waiting[tenant] + 1 >= most:
+        last = self._last_in_line(ask)
+        if last is None:
             raise full
-        last = next(waiter for waiter in reversed(self._waiting) if waiter.tenant == crowd)
         self._waiting.remove(last)
         if not last.turn.done():
             last.turn.set_exception(full)
+
+    def _last_in_line(self, ask: _Ask) -> _Waiter | None:
+        """Return who makes room for a newcomer: of a lower priority, or else of a larger crowd."""
+        now = asyncio.get_running_loop().time()
+        lesser = [w for w in self._waiting if w.claim(now) < ask.priority]
+        if lesser:
+            return lesser[-1]
+        peers = [w for w in self._waiting if w.claim(now) == ask.priority]
+        waiting = Counter(waiter.tenant for waiter in peers)
+        crowd, most = max(waiting.items(), key=lambda item: item[1], default=("", 0))
+        if waiting[ask.tenant] + 1 >= most:
+            return None
+        return next(waiter for waiter in reversed(peers) if waiter.tenant == crowd)
 
     @property
     def _hold_seconds(self) -> int:
@@ -289,8 +314,9 @@ class Admission:
 
     def _pump(self) -> None:
         """Give those who wait a generation, while one has room."""
+        now = asyncio.get_running_loop().time()
         while self._waiting and not self._held_back and (live := self._next()) is not None:
-            waiter = min(self._waiting, key=lambda w: self._turns.of(w.tenant))
+            waiter = min(self._waiting, key=lambda w: (-w.claim(now), self._turns.of(w.tenant)))
             self._waiting.remove(waiter)
             if not waiter.turn.done():
                 self._bind(live, waiter.tenant)

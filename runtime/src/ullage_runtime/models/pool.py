@@ -245,6 +245,7 @@ class ModelPool:
         model: DesiredModel,
         *,
         tenant: str = "",
+        priority: int = 0,
         beside: bool = False,
         until: float | None = None,
         background: bool = False,
@@ -260,7 +261,9 @@ class ModelPool:
         if served is None:
             raise ModelNotFound(f"there is no model {model.name!r} here any more", param="model")
         batch = self._batch if background or served.desired.residency.is_batch else None
-        return served.admission.lease(tenant, beside=beside, until=until, batch=batch)
+        return served.admission.lease(
+            tenant, priority=priority, beside=beside, until=until, batch=batch
+        )
 
     def cards(self) -> Sequence[ModelCard]:
         """Return every model of the pool, sorted by name."""

@@ -146,13 +146,15 @@ class Models(Protocol):
         model: DesiredModel,
         *,
         tenant: str = "",
+        priority: int = 0,
         beside: bool = False,
         until: float | None = None,
         background: bool = False,
     ) -> AbstractAsyncContextManager[Lease]:
         """Bind the model's current generation, waiting in its bounded queue if need be.
 
-        `tenant` is who asks: tenants take turns.
+        `tenant` is who asks: tenants take turns. A `priority` below 0 goes after the others, until
+        it has waited for so long that it counts as one of them.
 
         A lease `beside` the engine's work, for its vocabulary alone, waits for a generation but
         not for room in it.

@@ -5,13 +5,14 @@ of the prompts that are new, or the one and then the other where that is faster,
 whose next token can be sampled. A sequence is admitted on credit: its prompt and a little more, not
 the longest answer it may give. When the cells run out nevertheless, cached prefixes go first, then
 the chunk of prompt tokens is halved, then the lowest and youngest sequence leaves its cells to the
-others and goes on, exactly, later. Sequences of different adapters take turns, since a step
-computes with one.
+others and goes on, exactly, later: before all who have not begun, but for those of a higher
+priority. Sequences of different adapters take turns, since a step computes with one.
 
 The best-ranked running sequence is never preempted, and a sequence alone always fits; so somebody
 always ends, and everybody in turn.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -116,9 +117,10 @@ class Scheduler:
     def step(self, now: float) -> Step:
         """Advance everybody by one step."""
         expired = self._expire(now)
-        self._resume(now)
-        if not self._preempted:
-            self._admit(now)
+        if not self._has_claims_before_preempted(now):
+            self._resume(now)
+            if not self._preempted:
+                self._admit(now)
         return self._computed(now, expired)
 
     def observe(self, step: Step, seconds: float) -> None:
@@ -134,6 +136,14 @@ class Scheduler:
         for sequence in late:
             self.finish(sequence)
         return tuple(late)
+
+    def _has_claims_before_preempted(self, now: float) -> bool:
+        """Begin those who wait and rank before all who were preempted; tell whether any is left."""
+        if not self._preempted:
+            return False
+        best = max(s.effective_priority(now) for s in self._preempted.values())
+        self._admit(now, above=best)
+        return any(s.effective_priority(now) > best for s in self._waiting)
 
     def _resume(self, now: float) -> None:
         """Let preempted sequences go on, best first; none passes another."""
@@ -156,15 +166,18 @@ class Scheduler:
         self._run(sequence)
         return True
 
-    def _admit(self, now: float) -> None:
-        """Begin sequences while there are slots and credit; small ones may pass a giant."""
+    def _admit(self, now: float, *, above: float = -math.inf) -> None:
+        """Begin sequences while there are slots and credit; small ones may pass a giant.
+
+        `above` leaves out those whose priority, with age, is not higher.
+        """
         blocked: list[Sequence] = []
         deferred: set[str] = set()
         while self._has_slot():
             skipped = {s.id for s in blocked} | deferred
             line = (s for s in self._waiting.ordered(now) if s.id not in skipped)
             sequence = next(line, None)
-            if sequence is None:
+            if sequence is None or sequence.effective_priority(now) <= above:
                 return
             found = self._found(sequence)
             if found.soon - found.now.length >= WORTH_WAITING:

@@ -18,6 +18,11 @@ AGE_SECONDS = 30.0
 """Time in which a sequence gains one step of priority, so that none waits for ever."""
 
 
+def aged(priority: int, seconds: float) -> int:
+    """Return a priority with what so many seconds of waiting add."""
+    return priority + int(max(0.0, seconds) / AGE_SECONDS)
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A generation's tokens and claims.
@@ -80,7 +85,7 @@ class Sequence:
 
     def effective_priority(self, now: float) -> int:
         """Return its priority with what its age adds."""
-        return self.priority + int(max(0.0, now - self.arrival) / AGE_SECONDS)
+        return aged(self.priority, now - self.arrival)
 
     def rank(self, now: float) -> tuple[int, float, int]:
         """Return what running sequences are ordered by: the first keeps its cells longest."""

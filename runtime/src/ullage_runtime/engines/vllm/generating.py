@@ -20,6 +20,7 @@ from ullage_runtime.core.errors import (
     LoadError,
     RequestTimeout,
 )
+from ullage_runtime.core.scheduling.sequence import AGE_SECONDS
 from ullage_runtime.engines.prompting.chats import Course
 from ullage_runtime.engines.prompting.prompts import Prompt, Prompts
 from ullage_runtime.engines.prompting.telling import Telling
@@ -32,6 +33,14 @@ from ullage_runtime.engines.worker.backend import Outcome
 _PROBE: Final = "probe"
 _BROKEN: Final = ("error", "abort")
 """How vLLM ends what it cannot go on with; nobody hears of what we end."""
+
+
+def place_of(priority: int, arrival: float) -> int:
+    """Return a request's place in vLLM's line, in milliseconds: age makes up for a low priority.
+
+    vLLM itself lets a lower priority wait for as long as there are others.
+    """
+    return round(1000 * (arrival - AGE_SECONDS * priority))
 
 
 class Generating:
@@ -106,7 +115,7 @@ class Generating:
                 parameters,
                 adapter=request.adapter,
                 tenant=request.tenant,
-                priority=request.priority,
+                place=place_of(request.priority, arrival),
             )
         except ValueError as error:
             raise refused(error, sampling) from error

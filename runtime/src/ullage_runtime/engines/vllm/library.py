@@ -176,11 +176,12 @@ class Core:
         *,
         adapter: str = "",
         tenant: str = "",
-        priority: int = 0,
+        place: int = 0,
     ) -> Any:
         """Return a request as `add` takes it; raises ValueError for what vLLM refuses.
 
-        Grammars are read here, which can take long; any thread may call it.
+        Those with a lower `place` go first. Grammars are read here, which can take long; any thread
+        may call it.
         """
         from vllm.exceptions import VLLMClientError
 
@@ -194,7 +195,7 @@ class Core:
                 parameters,
                 supported_tasks=self._tasks,
                 lora_request=self._adapters.get(adapter),
-                priority=-priority,  # vLLM's lower ones go first
+                priority=place,
             )
         except VLLMClientError as error:
             raise ValueError(str(error)) from error

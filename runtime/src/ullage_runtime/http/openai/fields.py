@@ -1,7 +1,7 @@
 """Kinds of values in requests: each has a range, which its error names."""
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -88,6 +88,14 @@ Count = Annotated[
 Logprobs = Annotated[
     int, Field(ge=0, le=MAX_LOGPROBS), _WHOLE, _named(f"an integer from 0 to {MAX_LOGPROBS}")
 ]
+
+Tier = Annotated[
+    Literal["auto", "default", "flex", "scale", "priority"],
+    _named("one of auto, default, flex, scale and priority"),
+]
+"""How urgent a request is, in OpenAI's words."""
+ServedTier = Literal["default", "flex"]
+"""What there really is of that: `flex` goes after everybody else, and nobody goes before others."""
 
 
 def encodable(text: str) -> str:

@@ -193,6 +193,7 @@ class Generation:
                 self._model,
                 self._attempt,
                 tenant=self._requests[0].tenant,
+                priority=self._requests[0].priority,
                 is_untold=lambda: self._is_untold,
             )
         for step in self._kept:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from ullage_api.kinds.model_deployment import Task
 from ullage_api.kinds.model_status import Residency
+from ullage_runtime.http.openai.fields import ServedTier
 
 Finish = Literal["stop", "length", "tool_calls"]
 
@@ -113,6 +114,7 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"]
     created: int
     model: str
+    service_tier: Annotated[ServedTier, Field(description="The tier it was really served with.")]
     system_fingerprint: Annotated[str, Field(description="Revision of the model that answered.")]
     choices: list[ChatChoice]
     usage: Usage
@@ -160,6 +162,7 @@ class ChatCompletionChunk(BaseModel):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    service_tier: Annotated[ServedTier, Field(description="The tier it was really served with.")]
     system_fingerprint: Annotated[str, Field(description="Revision of the model that answered.")]
     choices: list[ChunkChoice]
     usage: Annotated[
@@ -184,6 +187,7 @@ class Completion(BaseModel):
     object: Literal["text_completion"]
     created: int
     model: str
+    service_tier: Annotated[ServedTier, Field(description="The tier it was really served with.")]
     system_fingerprint: Annotated[str, Field(description="Revision of the model that answered.")]
     choices: list[TextChoice]
     usage: Annotated[

@@ -23,11 +23,13 @@ from ullage_runtime.http.openai.fields import (
     Repetition,
     Request,
     Seed,
+    ServedTier,
     Share,
     Stops,
     StopTokens,
     Temperature,
     Text,
+    Tier,
     TopK,
     encodable,
 )
@@ -36,6 +38,8 @@ from ullage_runtime.http.openai.messages import ChatMessage
 from ullage_runtime.http.openai.tools import ToolChoice, ToolDefinitions, json_text
 
 MAX_MESSAGES: Final = 4096
+FLEX_PRIORITY: Final = -1
+"""Of requests that may wait for others; all other requests have 0."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -116,6 +120,8 @@ class GenerationRequest(FormattedRequest):
     """A text, or up to 16 of them, that ends the answer."""
     n: Count | None = None
     """Choices for each prompt."""
+    service_tier: Tier | None = None
+    """`flex` goes after requests that are not; all else is served as `default`."""
     user: Any = None
     """Accepted and ignored."""
 
@@ -153,6 +159,16 @@ class GenerationRequest(FormattedRequest):
     def wants_usage(self) -> bool:
         """Whether a stream ends with a chunk that carries the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def served_tier(self) -> ServedTier:
+        """The tier that it really gets."""
+        return "flex" if self.service_tier == "flex" else "default"
+
+    @property
+    def priority(self) -> int:
+        """What schedulers know of its tier; nobody can ask to go before others."""
+        return FLEX_PRIORITY if self.served_tier == "flex" else 0
 
 
 Effort = Annotated[str, Field(pattern=r"^[a-z]{1,16}$")]

@@ -49,7 +49,8 @@ async def chat_answer(services: Services, request: Request, body: ChatRequest) -
         asked, grounding, then = await grounded(services, request, body, asked)
     with_logprobs = asked.sampling.logprobs is not None
     cite = None if grounding is None else grounding.citations
-    shape = ChatShape(asked.request_id, int(services.now()), body.model, with_logprobs, cite)
+    now, tier = int(services.now()), body.served_tier
+    shape = ChatShape(asked.request_id, now, body.model, tier, with_logprobs, cite)
     return await _answer(services, request, body, model, [asked], shape, recalls=True, then=then)
 
 
@@ -88,6 +89,7 @@ def chat_work(body: ChatRequest, model: DesiredModel) -> GenerateRequest:
         tools=tools,
         template_options=template_options(body),
         sampling=sampling if tools is None else replace(sampling, formatted_by="tools"),
+        priority=body.priority,
     )
 
 
@@ -109,10 +111,12 @@ async def completion_answer(
             sampling=sampling,
             suffix=body.suffix or None,
             echo=bool(body.echo),
+            priority=body.priority,
         )
         for index, prompt in enumerate(body.prompt)
     ]
-    shape = CompletionShape(work_id, int(services.now()), body.model, sampling.logprobs is not None)
+    now, with_logprobs = int(services.now()), sampling.logprobs is not None
+    shape = CompletionShape(work_id, now, body.model, body.served_tier, with_logprobs)
     return await _answer(services, request, body, model, asked, shape)
 
 

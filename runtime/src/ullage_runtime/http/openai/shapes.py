@@ -6,6 +6,7 @@ from typing import Any
 
 from ullage_runtime.core.domain import CallDelta, Chunk, TokenLogprobs, Usage
 from ullage_runtime.http.openai.answers import usage_object
+from ullage_runtime.http.openai.fields import ServedTier
 from ullage_runtime.http.openai.generation import Step
 from ullage_runtime.http.openai.logprobs import TextLogprobs, chat_logprobs
 
@@ -19,6 +20,7 @@ class ChatShape:
     id: str
     created: int
     model: str
+    tier: ServedTier
     tells_logprobs: bool = False
     cite: Cite | None = None
     """Returns the citations of what is said, where something was searched."""
@@ -30,6 +32,7 @@ class ChatShape:
             "object": kind,
             "created": self.created,
             "model": self.model,
+            "service_tier": self.tier,
             "system_fingerprint": revision,
         }
 
@@ -139,6 +142,7 @@ class CompletionShape:
     id: str
     created: int
     model: str
+    tier: ServedTier
     tells_logprobs: bool = False
     _told: dict[int, TextLogprobs] = field(default_factory=dict)
 
@@ -148,6 +152,7 @@ class CompletionShape:
             "object": "text_completion",
             "created": self.created,
             "model": self.model,
+            "service_tier": self.tier,
             "system_fingerprint": revision,
         }
 

@@ -3,11 +3,16 @@
 from typing import Any
 
 from ullage_runtime.core.domain import Sampling
+from ullage_runtime.http.openai.fields import ServedTier
 from ullage_runtime.http.responses.schema import ResponseRequest
 
 
 def response_head(
-    body: ResponseRequest, response_id: str, created: float, sampling: Sampling
+    body: ResponseRequest,
+    response_id: str,
+    created: float,
+    sampling: Sampling,
+    tier: ServedTier,
 ) -> dict[str, Any]:
     """Return the object of a response that has no output yet."""
     extra = body.model_extra or {}
@@ -33,7 +38,7 @@ def response_head(
         "prompt_cache_key": extra.get("prompt_cache_key"),
         "reasoning": _reasoning(body),
         "safety_identifier": extra.get("safety_identifier"),
-        "service_tier": "default",
+        "service_tier": tier,
         "store": body.is_stored,
         "temperature": sampling.temperature,
         "text": {"format": _format(body), "verbosity": "medium"},

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ullage_runtime.http.openai.fields import ServedTier
+
 
 class Item(BaseModel):
     """One item of a conversation: a message, a function's call or output, reasoning, a search."""
@@ -35,6 +37,7 @@ class ResponseObject(BaseModel):
     model: str
     output: list[Item]
     previous_response_id: str | None
+    service_tier: Annotated[ServedTier, Field(description="The tier it was really served with.")]
     store: Annotated[bool, Field(description="Whether it was, or will be, stored.")]
     usage: dict[str, Any] | None
 

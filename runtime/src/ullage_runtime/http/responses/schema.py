@@ -10,7 +10,15 @@ from pydantic import Field, ValidationError, WithJsonSchema, field_validator
 
 from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.http.errors import from_validation
-from ullage_runtime.http.openai.fields import Limit, Logprobs, Request, Share, Temperature, Text
+from ullage_runtime.http.openai.fields import (
+    Limit,
+    Logprobs,
+    Request,
+    Share,
+    Temperature,
+    Text,
+    Tier,
+)
 from ullage_runtime.http.openai.schema import ChatRequest, Name
 from ullage_runtime.http.openai.tools import ToolDefinition
 from ullage_runtime.http.responses.described import INPUT, TOOL_CHOICE, TOOLS
@@ -49,7 +57,6 @@ _NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "conversation": (None,),
     "prompt": (None,),
     "moderation": (None,),
-    "service_tier": (None, "auto", "default"),
     "truncation": (None, "disabled"),
     "stream_options": (None, {}, {"include_obfuscation": False}),
 }
@@ -122,6 +129,8 @@ class ResponseRequest(Request):
     ] = None
     session_id: Annotated[Text, Field(max_length=64)] | None = None
     """An extension: as for chats."""
+    service_tier: Tier | None = None
+    """As for chats."""
     user: Text | None = None
 
     @field_validator("include")
@@ -166,6 +175,7 @@ def chat_request(body: ResponseRequest, messages: Sequence[Mapping[str, Any]]) -
         "model": body.model,
         "messages": list(messages),
         "session_id": body.session_id,
+        "service_tier": body.service_tier,
         "max_completion_tokens": body.max_output_tokens,
         "temperature": body.temperature,
         "top_p": body.top_p,

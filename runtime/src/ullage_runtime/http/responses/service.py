@@ -104,7 +104,7 @@ async def _own_response(
         raise renamed(error) from None
     work, grounding, then = await grounded(services, request, chat, work)
     generation = admitted(services, request, model, [work], then=then)
-    head = response_head(body, new_id(ids.RESPONSE), now, work.sampling)
+    head = response_head(body, new_id(ids.RESPONSE), now, work.sampling, chat.served_tier)
     cite = None if grounding is None else grounding.citations
     turn = Turn(head, new_id, services.now, cite)
     searched = None if grounding is None else search_item(grounding, results=body.wants_results)
