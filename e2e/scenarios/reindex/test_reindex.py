@@ -139,9 +139,14 @@ def library(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def _here(path: Path, urls: dict[str, str]) -> list[dict[str, Any]]:
-    """Return an example's manifests with the pool and the models that there are here."""
-    manifests = list(yaml.safe_load_all(path.read_text()))
+    """Return an example's manifests with the pool and the models that there are here.
+
+    There is no reranker: findings have the scores of vectors, which say whose they are.
+    """
+    everything = yaml.safe_load_all(path.read_text())
+    manifests = [each for each in everything if each["spec"].get("task") != "Rerank"]
     for each in manifests:
+        each["spec"].pop("rerank", None)
         name, spec = each["metadata"]["name"], each["spec"]
         if each["kind"] != "ReindexJob":
             spec["pool"] = "library"

@@ -17,7 +17,7 @@ from e2e.scenarios.team import VCOL, Team
 from tests.support import docstrings
 from ullage_runtime.cli.commands import app
 
-SEARCH = EXAMPLES / "search-rerank.yaml"
+SEARCH = EXAMPLES / "search.yaml"
 ROOT = EXAMPLES.parent
 DOCSTRINGS = int(os.environ.get("ULLAGE_E2E_DOCSTRINGS", "25"))
 """How many of the standard library's docstrings are taken in beside documentation."""
@@ -30,27 +30,25 @@ LOOKED_AT = 5
 def library(team: Team, files: FileServer, tmp_path: Path) -> Team:
     """Return a team that has applied the example, in the pool that may hold collections.
 
-    The models are those that are here: they take what the real ones would take, and mean nothing.
+    The reranker is one that is here: it takes what the real one would take, and means nothing.
     """
     team.cluster.create_volumes(f"{team.namespace}-library")
     judge = write_judge(EXAMPLES / "models" / "guide-v1.gguf", tmp_path / "judge.gguf")
-    uris = {"embedding": "file:guide-v1.gguf", "reranker": files.put(judge)}
     manifests = list(yaml.safe_load_all(SEARCH.read_text()))
     for each in manifests:
         each["spec"]["pool"] = "library"
-        if each["kind"] == "ModelDeployment":
-            each["spec"]["model"]["uri"] = uris[each["metadata"]["name"]]
-    manifests[0]["spec"]["engine"]["pooling"] = "Mean"
-    manifests[2]["spec"]["rerank"] |= {"min": LOOKED_AT, "max": LOOKED_AT}
+    _, reranker, notes = manifests
+    reranker["spec"]["model"]["uri"] = files.put(judge)
+    notes["spec"]["rerank"] |= {"min": LOOKED_AT, "max": LOOKED_AT}
     team.apply(*manifests)
     team.wait_condition("reranker", "Ready", "True", timeout=180)
-    team.wait_condition("docs", "Ready", "True", "Serving", timeout=180, resource=VCOL)
+    team.wait_condition("notes", "Ready", "True", "Serving", timeout=180, resource=VCOL)
     return team
 
 
 def ullage(url: str, *arguments: str) -> dict[str, Any]:
     """Run a command as a person does who can reach the pool, and return its JSON."""
-    command = [*arguments, "--collection", "docs", "--json", "--url", url.removesuffix("/v1")]
+    command = [*arguments, "--collection", "notes", "--json", "--url", url.removesuffix("/v1")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     answer: dict[str, Any] = json.loads(result.stdout)
@@ -65,7 +63,7 @@ def sources(url: str, query: str) -> list[str]:
 
 
 def row(team: Team) -> list[str]:
-    return team.kubectl("get", VCOL, "docs", "--no-headers").stdout.split()
+    return team.kubectl("get", VCOL, "notes", "--no-headers").stdout.split()
 
 
 def test_documentation_is_taken_in_asked_and_found_again_after_the_pod_was_deleted(
@@ -84,19 +82,19 @@ def test_documentation_is_taken_in_asked_and_found_again_after_the_pod_was_delet
         assert taken["failed"] == 0, taken
         assert any(name.endswith("memory.md") for name in sources(url, "PSI memory pressure"))
         assert asked.name in sources(url, asked.body[:200])
-        points = httpx.get(f"{url}/collections/docs", timeout=30).json()["points"]
+        points = httpx.get(f"{url}/collections/notes", timeout=30).json()["points"]
 
     def told() -> bool:
-        return row(library)[1:6] == ["embedding", "Balanced", str(points), "True", "Serving"]
+        return row(library)[1:6] == ["embed", "Balanced", str(points), "True", "Serving"]
 
     library.wait("kubectl get vcol tells the points", told, show=lambda: row(library), timeout=90)
 
     pod = library.kubectl("get", "pod", "ullage-library-0", "-o", "name").stdout.strip()
     library.kubectl("delete", pod, "--timeout=60s", timeout=70)
-    library.wait_condition("docs", "Ready", "True", "Serving", timeout=180, resource=VCOL)
+    library.wait_condition("notes", "Ready", "True", "Serving", timeout=180, resource=VCOL)
     with library.reach("ullage-library") as url:
         library.wait("it is found again", lambda: answers(url, asked), timeout=90)
-        assert httpx.get(f"{url}/collections/docs", timeout=30).json()["points"] == points
+        assert httpx.get(f"{url}/collections/notes", timeout=30).json()["points"] == points
 
 
 def answers(url: str, asked: docstrings.Item) -> bool:

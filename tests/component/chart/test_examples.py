@@ -9,7 +9,7 @@ from tests.support.chart import EXAMPLES
 from ullage_api.checks import collection_problems, name_conflicts, problems, reindex_problems
 from ullage_api.kinds.base import unknown_fields
 from ullage_api.kinds.memory import ResidencyPolicy
-from ullage_api.kinds.model_deployment import ModelDeployment
+from ullage_api.kinds.model_deployment import ModelDeployment, Task
 from ullage_api.kinds.reindex_job import ReindexJob
 from ullage_api.kinds.vector_collection import VectorCollection
 
@@ -70,3 +70,26 @@ def test_the_tiers_are_five_names_in_one_pool_that_come_when_they_are_asked() ->
     assert [each.spec.aliases for each in found] == [[name] for name in names]
     policies = [each.spec.residency.policy for each in found if each.spec.residency]
     assert policies == [ResidencyPolicy.ON_DEMAND] * 5
+
+
+def test_the_search_example_has_an_embedder_a_reranker_and_a_collection_that_asks_both() -> None:
+    embed, reranker, notes = everything(EXAMPLES / "search.yaml")
+    assert isinstance(embed, ModelDeployment)
+    assert isinstance(reranker, ModelDeployment)
+    assert isinstance(notes, VectorCollection)
+    assert (embed.spec.task, reranker.spec.task) == (Task.EMBEDDING, Task.RERANK)
+    assert notes.spec.embedding.model_deployment == embed.metadata.name
+    assert notes.spec.rerank is not None
+    assert notes.spec.rerank.model_deployment == reranker.metadata.name
+
+
+def test_the_reindex_example_wants_the_same_collection_with_another_embedder() -> None:
+    (before,) = (e for e in everything(EXAMPLES / "search.yaml") if isinstance(e, VectorCollection))
+    (after,) = (e for e in everything(EXAMPLES / "reindex.yaml") if isinstance(e, VectorCollection))
+    assert after.spec.embedding != before.spec.embedding
+    same = after.spec.model_copy(update={"embedding": before.spec.embedding})
+    assert same == before.spec
+    models = {each.metadata.name: each.spec for each in resources(EXAMPLES / "reindex.yaml")}
+    assert all(
+        models[each.metadata.name] == each.spec for each in resources(EXAMPLES / "search.yaml")
+    )
