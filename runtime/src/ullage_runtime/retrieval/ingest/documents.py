@@ -6,6 +6,7 @@ What is not finished when the process ends is gone on with by the next one, from
 import hashlib
 import json
 import pathlib
+import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,10 @@ CREATE TABLE IF NOT EXISTS originals (
   media_type TEXT NOT NULL,
   body BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS documents_by_operation ON documents (operation, state);
+-- What stands behind a long text in its row is slow to get at, so these have what is asked of many.
+CREATE INDEX IF NOT EXISTS documents_by_state ON documents (state);
+CREATE INDEX IF NOT EXISTS documents_by_progress ON documents (operation, state, chunks);
+DROP INDEX IF EXISTS documents_by_operation;
 CREATE TABLE IF NOT EXISTS operations (
   key INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
@@ -207,37 +211,41 @@ class DocumentsFile:
         ).fetchone()
         return None if row is None else Original(*row)
 
-    def pending(self, limit: int) -> list[Kept]:
-        """Return documents that are still to be done."""
+    def pending(self, limit: int) -> list[str]:
+        """Return the ids of documents that are still to be done, in their order."""
         rows = self._db.execute(
-            f"{_SELECT} WHERE state = ? ORDER BY documents.rowid LIMIT ?", (State.PENDING, limit)
-        ).fetchall()
-        return [_kept(row) for row in rows]
+            "SELECT id FROM documents WHERE state = ? ORDER BY rowid LIMIT ?",
+            (State.PENDING, limit),
+        )
+        return [document_id for (document_id,) in rows]
 
     def note_done(self, document: Document, chunker: str, chunks: int) -> None:
-        """Note that a document is indexed, unless it has been brought anew meanwhile."""
-        self._note(document, State.DONE, chunker, chunks, None)
+        """Note that a document is indexed; one brought anew meanwhile is still to be done."""
+        with transaction(self._db) as db:
+            # Brought anew or not, these chunks are what there is of it.
+            db.execute(
+                "UPDATE documents SET chunker = ?, chunks = ? WHERE id = ?",
+                (chunker, chunks, document.id),
+            )
+            self._note(db, document, State.DONE, None)
 
     def note_failed(self, document: Document, reason: str) -> None:
         """Note that a document cannot be indexed, likewise."""
-        kept = self.get(document.id)
-        if kept is not None:
-            self._note(document, State.FAILED, kept.chunker, kept.chunks, reason)
+        with transaction(self._db) as db:
+            self._note(db, document, State.FAILED, reason)
 
     def _note(
-        self, document: Document, state: State, chunker: str, chunks: int, error: str | None
+        self, db: sqlite3.Connection, document: Document, state: State, error: str | None
     ) -> None:
-        with transaction(self._db) as db:
-            db.execute(
-                "UPDATE documents SET state = ?, chunker = ?, chunks = ?, error = ? "
-                "WHERE id = ? AND digest = ?",
-                (state, chunker, chunks, error, document.id, document.digest),
-            )
-            db.execute(
-                "UPDATE operations SET finished = ? WHERE finished IS NULL AND NOT EXISTS "
-                "(SELECT 1 FROM documents WHERE operation = operations.id AND state = ?)",
-                (self._now(), State.PENDING),
-            )
+        db.execute(
+            "UPDATE documents SET state = ?, error = ? WHERE id = ? AND digest = ?",
+            (state, error, document.id, document.digest),
+        )
+        db.execute(
+            "UPDATE operations SET finished = ? WHERE finished IS NULL AND NOT EXISTS "
+            "(SELECT 1 FROM documents WHERE operation = operations.id AND state = ?)",
+            (self._now(), State.PENDING),
+        )
 
     def delete(self, document_id: str) -> None:
         """Forget a document."""
@@ -288,8 +296,8 @@ class DocumentsFile:
             (operation_id, State.DONE),
         ).fetchone()
         errors = self._db.execute(
-            "SELECT id, error FROM documents WHERE operation = ? AND error IS NOT NULL LIMIT 100",
-            (operation_id,),
+            "SELECT id, error FROM documents WHERE operation = ? AND state = ? LIMIT 100",
+            (operation_id, State.FAILED),
         ).fetchall()
         created, finished, total, unchanged, superseded = row
         return Operation(

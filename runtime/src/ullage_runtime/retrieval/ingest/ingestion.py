@@ -1,9 +1,11 @@
-"""Documents on their way into a collection: one after the other, behind whoever searches."""
+"""Documents on their way into a collection: a few at a time, behind whoever searches."""
 
 import asyncio
+import contextlib
 import sqlite3
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import MappingProxyType
@@ -21,6 +23,7 @@ from ullage_runtime.retrieval.ingest.documents import (
     Kept,
     Operation,
     Original,
+    State,
 )
 from ullage_runtime.retrieval.ingest.splitting import CannotSplit, Chunker
 from ullage_runtime.retrieval.stores.port import PointId
@@ -33,7 +36,10 @@ TENANT: Final = "ingestion"
 """Under whose name chunks are embedded: the model lets tenants take turns."""
 BATCH: Final = 16
 """Chunks that are embedded together: the longest that somebody who searches waits behind."""
-READ_AHEAD: Final = 8
+AT_ONCE: Final = 8
+"""Documents that are worked on at the same time: the model has work while others are written."""
+READ_AHEAD: Final = 64
+"""Documents whose turn is looked up together."""
 FIRST_PAUSE: Final = 0.5
 PAUSE_LIMIT: Final = 30.0
 DOCUMENT: Final = "document"
@@ -57,19 +63,26 @@ class Ingestion:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="documents")
         self._more = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._turn = asyncio.Lock()
-        self._work: asyncio.Task[None] | None = None
+        self._steps = 0
+        self._is_closed = False
+        self._choosing = asyncio.Lock()
+        self._next: deque[str] = deque()
+        self._in_hand: set[str] = set()
+        self._held: dict[str, asyncio.Event] = {}
+        self._lanes: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Go on with what is not finished."""
         self._more.set()
-        self._work = asyncio.create_task(self._run_all())
+        self._lanes = [asyncio.create_task(self._run()) for _ in range(AT_ONCE)]
 
     async def close(self) -> None:
         """Stop; the next process goes on."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
+        self._is_closed = True
+        await self._note_step()
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
         await asyncio.to_thread(self._thread.shutdown)
         self._file.close()
 
@@ -88,6 +101,8 @@ class Ingestion:
             key = self.chunker.key
             operation = await self._on_file(partial(self._file.accept, documents, key, originals))
         self._more.set()
+        # Others' operations may have fewer documents from now on.
+        await self._note_step()
         found = await self.operation(operation)
         if found is None:
             raise RuntimeError(f"{operation} is gone as soon as it was made")
@@ -100,15 +115,36 @@ class Ingestion:
     async def finished(self, operation_id: str, seconds: float) -> Operation | None:
         """Return an operation once it has finished, or as it stands after a while."""
         found = await self.operation(operation_id)
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
+                # It may go on after that; who asked is told how far it is.
                 while found is not None and found.finished is None:
-                    async with self._changed:
-                        await self._changed.wait()
-                    found = await self.operation(operation_id)
-        except TimeoutError:
-            pass  # it goes on; who asked is told how far it is
+                    found = await self.further(found, seconds)
         return found
+
+    async def further(self, than: Operation, seconds: float) -> Operation | None:
+        """Return an operation once it has come further, or as it was after so many seconds.
+
+        None when it is known no more, or its collection is being closed.
+        """
+        found: Operation | None = than
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while found == than and not self._is_closed:
+                    seen = self._steps
+                    found = await self.operation(than.id)
+                    if found == than:
+                        await self._step_after(seen)
+        return None if self._is_closed else found
+
+    async def _step_after(self, seen: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._steps != seen)
+
+    async def _note_step(self) -> None:
+        async with self._changed:
+            self._steps += 1
+            self._changed.notify_all()
 
     async def document(self, document_id: str) -> Kept:
         """Return a document; raises DocumentNotFound."""
@@ -147,58 +183,91 @@ class Ingestion:
         """Forget a document and have its chunks be no more."""
         await self.document(document_id)
         where = {"must": [{"key": DOCUMENT, "match": {"value": document_id}}]}
-        async with self._turn:
+        async with self._holding(document_id):
             # First the document, so that nobody indexes it again; then all its chunks there may be.
             await self._on_file(partial(self._file.delete, document_id))
+            await self._note_step()
             return await self._collection.delete_where(where, wait=wait)
 
-    async def _run_all(self) -> None:
-        """Index what is pending; runs until cancelled."""
+    @contextlib.asynccontextmanager
+    async def _holding(self, document_id: str) -> AsyncIterator[None]:
+        """Have a document to oneself: one that is being indexed is not deleted meanwhile."""
+        while (held := self._held.get(document_id)) is not None:
+            await held.wait()
+        free = self._held[document_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._held[document_id]
+            free.set()
+
+    async def _run(self) -> None:
+        """Index one pending document after the other; runs until cancelled."""
         failures = 0
         while True:
-            await self._more.wait()
-            self._more.clear()
-            while pending := await self._pending():
-                for kept in pending:
-                    if await self._tried(kept):
-                        failures = 0
-                    else:
-                        failures += 1
-                        await asyncio.sleep(exponential(failures, FIRST_PAUSE, PAUSE_LIMIT))
-                        break
+            document_id = await self._chosen()
+            try:
+                if await self._tried(document_id):
+                    failures = 0
+                else:
+                    failures += 1
+                    await asyncio.sleep(exponential(failures, FIRST_PAUSE, PAUSE_LIMIT))
+            finally:
+                self._in_hand.discard(document_id)
+                # It may be pending again, brought anew meanwhile, and was passed over.
+                self._more.set()
 
-    async def _pending(self) -> list[Kept]:
+    async def _chosen(self) -> str:
+        """Return the next document that is pending and in nobody's hands, once there is one."""
+        async with self._choosing:
+            while not self._next:
+                await self._more.wait()
+                self._more.clear()
+                pending = await self._pending(len(self._in_hand) + READ_AHEAD)
+                self._next.extend(each for each in pending if each not in self._in_hand)
+            document_id = self._next.popleft()
+            self._in_hand.add(document_id)
+            return document_id
+
+    async def _pending(self, limit: int) -> list[str]:
         try:
-            return await self._on_file(partial(self._file.pending, READ_AHEAD))
+            return await self._on_file(partial(self._file.pending, limit))
         except (sqlite3.Error, OSError) as error:
             log.error("documents cannot be read", error=str(error), again_in=PAUSE_LIMIT)  # noqa: TRY400
             await asyncio.sleep(PAUSE_LIMIT)
             self._more.set()
             return []
 
-    async def _tried(self, kept: Kept) -> bool:
-        """Index a document; False when it has to be tried again. A bad one fails alone."""
-        document = kept.document
+    async def _tried(self, document_id: str) -> bool:
+        """Bring a document to its end; False when that has to be tried again."""
         try:
-            async with self._turn:
-                now = await self._on_file(partial(self._file.get, document.id))
-                if now is None or now.document != document:
-                    return True  # deleted, or brought anew
-                await self._index(now)
-        except (InvalidRequest, CannotSplit) as error:
-            log.warning("a document cannot be indexed", document=document.id, error=str(error))
-            await self._on_file(partial(self._file.note_failed, document, str(error)))
+            async with self._holding(document_id):
+                await self._settle(document_id)
         except (ServingError, sqlite3.Error, OSError) as error:
-            log.warning("indexing waits", document=document.id, error=str(error))
+            log.warning("indexing waits", document=document_id, error=str(error))
             return False
+        await self._note_step()
+        return True
+
+    async def _settle(self, document_id: str) -> None:
+        """Index a document, if it is still pending; a bad one fails alone, with its reason."""
+        kept = await self._on_file(partial(self._file.get, document_id))
+        if kept is None or kept.state is not State.PENDING:
+            return
+        try:
+            await self._index(kept)
+        except (InvalidRequest, CannotSplit) as error:
+            log.warning("a document cannot be indexed", document=document_id, error=str(error))
+            reason = str(error)
+        except (ServingError, sqlite3.Error, OSError):
+            raise
         except Exception as error:
             # Whatever it is about this document, the others are to be indexed.
-            log.exception("a document cannot be indexed", document=document.id)
+            log.exception("a document cannot be indexed", document=document_id)
             reason = f"unexpected: {error!r}"
-            await self._on_file(partial(self._file.note_failed, document, reason))
-        async with self._changed:
-            self._changed.notify_all()
-        return True
+        else:
+            return
+        await self._on_file(partial(self._file.note_failed, kept.document, reason))
 
     async def _index(self, kept: Kept) -> None:
         document, chunker = kept.document, self.chunker
@@ -210,6 +279,7 @@ class Ingestion:
         chunks = await chunker.chunks(document.text, lengths, document.id)
         if not chunks:
             raise InvalidRequest("the document has no text")
+        versions = []
         for first in range(0, len(chunks), BATCH):
             points = [
                 NewPoint(
@@ -219,12 +289,14 @@ class Ingestion:
                 )
                 for offset, text in enumerate(chunks[first : first + BATCH])
             ]
-            await collection.upsert(points, wait=False, tenant=TENANT, urgent=False)
+            change = await collection.upsert(points, wait=False, tenant=TENANT, urgent=False)
+            versions.append(change.version)
         stale = _stale(kept, chunker.key, len(chunks))
         if stale:
-            await collection.delete(stale, wait=False)
+            versions.append((await collection.delete(stale, wait=False)).version)
         with told(collection.name):
-            await collection.changes.wait(collection.changes.tip, WAIT_SECONDS)
+            for version in versions:
+                await collection.changes.wait(version, WAIT_SECONDS)
         note = partial(self._file.note_done, document, chunker.key, len(chunks))
         await self._on_file(note)
 
