@@ -46,9 +46,10 @@ test: setup lint ## Every check and every test: end to end, beside PyTorch and w
 	@$(if $(filter Linux,$(shell uname)),$(MAKE) vllm)
 
 .PHONY: soak
-soak: setup ## What takes long: 20 seeds of kills in a swap and 60 of a shards' owner, 200 swaps, 10,000 histories
+soak: setup ## What takes long: 20 seeds of kills in a swap, 40 kills in an ingestion and 60 of a shards' owner, 200 swaps, 10,000 histories
 	@ULLAGE_SOAK_SEEDS=20 ULLAGE_SOAK_SWAPS=200 $(RUN) pytest -p tests.support.kept_results --timeout=3600 \
 	  tests/component/http/test_killed_swaps.py tests/component/http/test_swaps.py \
+	  tests/component/http/test_killed_ingestions.py \
 	  tests/component/retrieval/test_shard_owner.py tests/component/retrieval/test_killed_reindexes.py
 	@ULLAGE_HISTORIES=10000 $(RUN) pytest -p tests.support.kept_results --numprocesses=logical \
 	  tests/component/retrieval/test_histories.py tests/component/retrieval/test_reindex_histories.py

@@ -73,9 +73,9 @@ HEADS = (model("encoder", "heads"),)
 
 @contextlib.asynccontextmanager
 async def pod(
-    folder: pathlib.Path, desired: PoolDesired
+    folder: pathlib.Path, desired: PoolDesired, **settings: Any
 ) -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
-    async with served(folder, None) as (runtime, client):
+    async with served(folder, None, **settings) as (runtime, client):
         client.timeout = httpx.Timeout(PATIENCE)
         await runtime.documents.accept(desired.sealed(1))
         yield runtime, client
@@ -103,6 +103,14 @@ def refused(answer: httpx.Response, status: int, code: str) -> str:
     assert answer.json()["error"]["code"] == code
     return str(answer.json()["error"]["message"])
 
+
+def long_text(number: int) -> str:
+    """A text of several chunks where they are cut as SPLIT says."""
+    paragraph = f"the red fox number {number} jumped. how the tank and the water model burns. "
+    return "\n\n".join(f"{paragraph} part {part}" for part in range(4))
+
+
+SPLIT = {"chunking": {"splitter": "Text", "maxTokens": 64, "overlapTokens": 0}}
 
 TEXTS = {
     1: "the red fox jumped",

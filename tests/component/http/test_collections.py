@@ -12,10 +12,12 @@ import httpx
 from tests.support.collection_pods import (
     MODELS,
     PATIENCE,
+    SPLIT,
     TEXTS,
     WIDTH,
     C,
     document,
+    long_text,
     model,
     notes,
     pod,
@@ -176,15 +178,6 @@ async def test_nothing_of_an_unknown_name_is_found(
         await ready(client)
         refused(await client.get("/v1/operations/nothing"), 404, "operation_not_found")
         refused(await client.get(f"{C}/documents/nothing"), 404, "document_not_found")
-
-
-def long_text(number: int) -> str:
-    """A text of several chunks."""
-    paragraph = f"the red fox number {number} jumped. how the tank and the water model burns. "
-    return "\n\n".join(f"{paragraph} part {part}" for part in range(4))
-
-
-SPLIT = {"chunking": {"splitter": "Text", "maxTokens": 64, "overlapTokens": 0}}
 
 
 async def test_documents_become_chunks_that_are_found_replaced_and_forgotten(
