@@ -52,6 +52,9 @@ class Services:
     caches: Caches = field(default_factory=Caches)
     rate_limits: RateLimits = field(default_factory=RateLimits)
     viewers: Viewers = field(default_factory=Viewers)
+    """Of the live view."""
+    watchers: Viewers = field(default_factory=Viewers)
+    """Of operations."""
     now: Callable[[], float] = field(default=time.time)
     go_back: GoBack | None = None
 

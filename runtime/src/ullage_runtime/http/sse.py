@@ -3,11 +3,14 @@
 import json
 from typing import Any, Final
 
+from starlette.requests import Request
+
 from ullage_runtime.core.errors import ServingError
 from ullage_runtime.http.errors import error_text
 
+MEDIA_TYPE: Final = "text/event-stream"
 HEADERS: Final = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
     (b"cache-control", b"no-cache"),
     # Proxies such as nginx would collect a stream before passing it on.
     (b"x-accel-buffering", b"no"),
@@ -16,6 +19,14 @@ HEADERS: Final = (
 DONE: Final = b"data: [DONE]\n\n"
 HEARTBEAT: Final = b": waiting\n\n"
 """A comment: clients skip it, proxies see that the connection lives."""
+
+
+def is_wanted(request: Request) -> bool:
+    """Return whether a client would rather read events than JSON, as EventSource in browsers."""
+    ranges = request.headers.get("accept", "").split(",")
+    types = [each.partition(";")[0].strip().lower() for each in ranges]
+    named = (each for each in types if each in {MEDIA_TYPE, "application/json"})
+    return next(named, None) == MEDIA_TYPE
 
 
 def event(data: dict[str, Any], *, name: str | None = None) -> bytes:

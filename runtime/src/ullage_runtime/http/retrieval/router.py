@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
 
 from ullage_runtime.core.errors import (
     CollectionNotFound,
@@ -15,7 +16,8 @@ from ullage_runtime.core.errors import (
     PointNotFound,
     RequestTimeout,
 )
-from ullage_runtime.http.openapi import CALLED, SENT, SERVED, refusals
+from ullage_runtime.http import sse
+from ullage_runtime.http.openapi import CALLED, SENT, SERVED, refusals, stream_of
 from ullage_runtime.http.retrieval import service
 from ullage_runtime.http.retrieval.access import (
     CollectionOf,
@@ -39,6 +41,7 @@ from ullage_runtime.http.retrieval.objects import (
     PointObject,
     SearchObject,
 )
+from ullage_runtime.http.retrieval.progress import ProgressStream
 from ullage_runtime.http.retrieval.schema import (
     BatchBody,
     CountBody,
@@ -226,12 +229,27 @@ async def delete_document(
     return await service.document_deleted(ingestion, document, wait=wait)
 
 
-@router.get("/operations/{operation}", responses=refusals(*READ, OperationNotFound))
+@router.get(
+    "/operations/{operation}",
+    response_model=OperationObject,
+    responses={
+        200: {
+            "description": "The operation as it is; or, with `Accept: text/event-stream`, an "
+            "event each time it has come further, the last with `status: completed`.",
+            "content": stream_of(OperationObject, done=False),
+        },
+        **refusals(*READ, OperationNotFound),
+    },
+)
 async def get_operation(
     operation: Annotated[str, Path(max_length=128)],
     request: Request,
     services: ServicesOf,
-) -> OperationObject:
-    """Say how far the documents of a call have come."""
-    _, found = await operation_of(services, request, operation)
-    return service.operation_object(found)
+) -> OperationObject | Response:
+    """Say how far the documents of a call have come, once or until they are done."""
+    name, found = await operation_of(services, request, operation)
+    if not sse.is_wanted(request):
+        return service.operation_object(found)
+    ingestion = services.collections.ingestion(name)
+    heartbeat = services.settings.heartbeat_seconds
+    return ProgressStream(ingestion, found, services.watchers, heartbeat)

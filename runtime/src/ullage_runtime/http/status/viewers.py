@@ -1,4 +1,4 @@
-"""How many look at this process's live view."""
+"""How many are told what goes on for as long as they listen."""
 
 import contextlib
 from collections.abc import Iterator
