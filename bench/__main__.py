@@ -6,6 +6,7 @@ from bench import (
     decision,
     embeddings,
     estimates,
+    ingestion,
     latency,
     overhead,
     reindex,
@@ -26,6 +27,7 @@ app.command("overhead")(overhead.main)
 app.command("embeddings")(embeddings.main)
 app.command("estimates")(estimates.main)
 app.command("decision")(decision.main)
+app.command("ingestion")(ingestion.main)
 app.command("reindex")(reindex.main)
 app.command("rest")(rest.main)
 app.command("retrieval")(retrieval.main)
