@@ -25,6 +25,7 @@ from ullage_runtime.app import Runtime, running
 from ullage_runtime.governor.host import HostMemory
 from ullage_runtime.models.journal import Journal
 from ullage_runtime.models.pool import ModelPool
+from ullage_runtime.models.ports import ModelSourcePort
 
 STREAMS = 50
 PIECES = 40
@@ -79,10 +80,14 @@ def document(
     )
 
 
-def pool_with(journal: Journal | None = None, total: int | None = None) -> ModelPool:
+def pool_with(
+    journal: Journal | None = None,
+    total: int | None = None,
+    source: ModelSourcePort | None = None,
+) -> ModelPool:
     """Return a pool of real workers; `total` bytes of memory, if not the machine's."""
     return ModelPool(
-        source=LocalFiles(),
+        source=source or LocalFiles(),
         pod_name="ullage-default-0",
         ordinal=0,
         version="0",

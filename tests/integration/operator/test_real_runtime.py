@@ -79,6 +79,10 @@ def files(tmp_path: Path) -> Path:
     write_model(folder / "tiny.gguf")
     (folder / "text.gguf").write_text("this is no model")
     write_pair(folder)
+    # Only llama.cpp can tell that something is missing.
+    whole = (folder / "beta.gguf").read_bytes()
+    lacking = whole.replace(b"output_norm.weight", b"output_form.weight")
+    (folder / "lacking.gguf").write_bytes(lacking)
     return folder
 
 
@@ -225,5 +229,14 @@ def test_two_pods_take_a_new_revision_one_after_the_other_and_a_bad_one_not_at_a
             assert status["readyReplicas"] == 2
             kept = httpx.get(f"{second}/rollouts/good", timeout=10, trust_env=False).json()
             assert (kept["active"], kept["swap"]) == (new, took), "it was never tried there"
+
+            spec("lacking.gguf")
+
+            def is_told() -> bool:
+                said: str = team.condition("good", "Progressing")["message"]
+                return "tensor 'output_norm.weight' not found" in said
+
+            eventually("status has what the engine said", is_told)
+            assert revisions(team.status("good")) == (new, new)
     finally:
         define_pools(platform, **POOLS)

@@ -168,6 +168,7 @@ def test_an_answer_that_is_not_as_expected_blocks_the_swap_with_all_there_is_to_
             assert "rollout.validation[1], '2+2='" in blocked.message
             assert "was answered 'file:v2:1 file:v2:2" in blocked.message
             assert "expected was one that contains 'four'" in blocked.message
+            assert "last words" not in blocked.message, "the engine is not to blame"
             assert blocked.swap is not None
             assert blocked.swap.log == ("the last thing it said",)
             assert serves("file:v1")(blocked)
@@ -209,6 +210,7 @@ def test_a_passing_failure_is_tried_again_with_pauses_and_the_old_revision_answe
             await pool.apply(world.document(swapped()))
             blocked = await until(pool, lambda m: m.transition is Transition.BLOCKED_BY_FAILED_LOAD)
             assert not blocked.final
+            assert blocked.message == "no luck; the engine's last words: the last thing it said"
             assert blocked.swap is not None
             assert blocked.swap.log == ("the last thing it said",)
             assert (await answer(pool))[0].text == "file:v1:1 "

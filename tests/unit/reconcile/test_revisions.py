@@ -26,6 +26,7 @@ from ullage_api.kinds.revision import HISTORY, Outcome
 from ullage_api.kinds.rollout import Transition
 from ullage_api.names import ROLLBACK_ANNOTATION
 from ullage_api.wire.pod_report import ReportedModel
+from ullage_operator.reconcile.findings import MESSAGE_LIMIT
 from ullage_operator.reconcile.model import decide_model
 from ullage_operator.reconcile.pool import decide_pool
 
@@ -152,6 +153,31 @@ def test_a_failed_revision_says_why_and_pods_are_told_what_was_good() -> None:
     assert (model.last_good.uri, model.last_good.sha256) == ("file:v1.gguf", told(V1).sha256)
     assert model.failure is not None
     assert (model.failure.reason, model.failure.message) == (Reason.INVALID_MODEL, "cut short")
+
+
+def test_the_engines_last_words_are_in_status_as_far_as_there_is_room() -> None:
+    world = good(V1)
+    world.add(replace_status(world, V2))
+    pass_on(world)
+    for words in ("missing tensor 'x'", "y" * 5000):
+        message = f"it cannot be loaded; the engine's last words: {words}"
+        now(
+            says(
+                world,
+                entry(
+                    V2,
+                    told(V1),
+                    told(V2),
+                    reason=Reason.LOAD_FAILED,
+                    message=message,
+                    transition=Transition.BLOCKED_BY_FAILED_LOAD,
+                ),
+            )
+        )
+        shown = condition(status(world).to_wire(), "Progressing").message
+        assert shown[:100] == message[:100]
+        assert len(shown) <= MESSAGE_LIMIT
+        assert status(world).transition is Transition.BLOCKED_BY_FAILED_LOAD
 
 
 def test_a_fresh_pod_that_serves_the_last_good_one_is_not_up_to_date() -> None:

@@ -21,6 +21,7 @@ from ullage_runtime.core.domain import (
 )
 from ullage_runtime.core.errors import EngineFailed, LoadError
 from ullage_runtime.core.generation import Generation
+from ullage_runtime.core.last_words import last_words
 from ullage_runtime.core.pooled import DEFAULT_TEXTS, Ability, PoolingType
 from ullage_runtime.core.precision import PrecisionType
 from ullage_runtime.core.sizes import human_bytes
@@ -44,6 +45,8 @@ _PURPOSES: Final[dict[Task | None, Ability]] = {
     Task.EMBEDDING: Ability.EMBED,
     Task.RERANK: Ability.RERANK,
 }
+
+_OF_THE_ENGINE: Final = frozenset({Reason.INVALID_MODEL, Reason.LOAD_FAILED})
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -165,6 +168,7 @@ class Loader:
         except LoadError as error:
             if taken.engine is not None:
                 error.log = error.log or taken.engine.last_words
+                _quote(error)
             await taken.give_back()
             raise
         except BaseException:
@@ -257,6 +261,15 @@ class Loader:
 
     def _remember(self, artifacts: Artifacts, footprint: Footprint) -> None:
         _remember(self._estimates, artifacts.key, footprint)
+
+
+def _quote(error: LoadError) -> None:
+    """Have the message of what the engine is to blame for end with its last words."""
+    if last_words(error.log) in error.message:  # as where the engine's process died
+        return
+    words = last_words(error.log, besides=error.message)
+    if words and error.reason in _OF_THE_ENGINE:
+        error.message = f"{error.message}; the engine's last words: {words}"
 
 
 def _remember(kept: "collections.OrderedDict[str, T]", key: str, value: T) -> None:

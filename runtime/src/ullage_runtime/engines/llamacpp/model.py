@@ -8,6 +8,7 @@ from typing import Any, Final
 from ullage_api.conditions import Reason
 from ullage_runtime.core.domain import CacheType, EngineSpec
 from ullage_runtime.core.errors import LoadError, invalid_model
+from ullage_runtime.core.last_words import plain
 from ullage_runtime.core.pooled import Ability, PoolingType
 from ullage_runtime.core.scheduling.portions import SCORED_TOKENS
 from ullage_runtime.engines.limits import cpu_quota
@@ -74,7 +75,7 @@ class Model(LlamaVocabulary):
                 self.close()
                 said = [line for line in lines if "error" in line.lower() or "fail" in line.lower()]
                 said = said or lines[-2:]
-                words = "; ".join(line.strip()[:LINE_LENGTH] for line in said[:3])
+                words = "; ".join(plain(line)[:LINE_LENGTH] for line in said[:3])
                 raise LoadError(error.reason, f"{error.message}: {words}", error.final) from error
         self.log_lines = tuple(lines)
         self.longest_token = _longest_token(lines)

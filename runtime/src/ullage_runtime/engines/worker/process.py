@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ullage_runtime.core.last_words import last_words
 from ullage_runtime.engines.worker.board import server_board
 
 STDERR_LINES: Final = 40
@@ -56,7 +57,7 @@ class WorkerExit:
                 how += ", as the kernel does when memory runs out"
         else:
             how = f"exited with status {self.returncode}"
-        words = "; ".join(self.last_words[-4:])
+        words = last_words(self.last_words)
         return f"the engine's process {how}" + (f"; its last words: {words}" if words else "")
 
 
