@@ -41,7 +41,7 @@ def checked_dense(values: Sequence[float], dimensions: int, where: str) -> tuple
             param=where,
             details={"expected": dimensions, "got": len(values)},
         )
-    if not all(math.isfinite(value) for value in values):
+    if not all(map(math.isfinite, values)):
         raise InvalidRequest(f"{where} has values that are not finite", param=where)
     return tuple(values)
 
@@ -58,7 +58,7 @@ def checked_sparse(indices: Sequence[int], values: Sequence[float], where: str) 
         raise InvalidRequest(
             f"{where}.indices must be distinct integers from 0 to 2**32 - 1", param=where
         )
-    if not all(math.isfinite(value) for value in values):
+    if not all(map(math.isfinite, values)):
         raise InvalidRequest(f"{where} has values that are not finite", param=where)
     pairs = sorted(zip(indices, values, strict=True))
     return Sparse(tuple(index for index, _ in pairs), tuple(value for _, value in pairs))

@@ -5,7 +5,6 @@ While the store is away, an answer from before the last writes is better than no
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from typing import Final
 
 from ullage_runtime.core.cache import CacheKey
@@ -59,7 +58,7 @@ def _again(kept: KeptSearch, *degraded: str) -> SearchObject:
 def _key(collection: Collection, search: Search, tenant: str) -> CacheKey:
     """Return a key that changes with the epoch and with what queries are asked to do."""
     rerank = collection.spec.rerank
-    how = repr((asdict(search), dict(collection.params), rerank and rerank.model_deployment))
+    how = repr((search, dict(collection.params), rerank and rerank.model_deployment))
     place = f"{collection.name}@{collection.changes.routing.epoch}"
     asked = hashlib.sha256(how.encode("utf-8", "surrogatepass")).digest()
     return CacheKey(tenant, collection.model, place, asked)

@@ -210,16 +210,18 @@ class QdrantStore:
         self, collection: str, queries: Sequence[Query], *, seconds: float
     ) -> list[list[Found]]:
         """Answer queries; tombstones are never found, as they have no vectors."""
-        answers = await _done(
-            self._client.query_batch_points(
+        searches = [self._query(each) for each in queries]
+        # Its client of a higher level copies every number of every vector first.
+        answer = await _done(
+            self._client.http.search_api.query_batch_points(
                 collection,
-                [self._query(each) for each in queries],
                 timeout=max(1, math.ceil(seconds)),
+                query_request_batch=self._models.QueryRequestBatch(searches=searches),
             )
         )
         return [
-            [Found(point.id, point.score, point.payload or {}) for point in answer.points]  # type: ignore[arg-type]
-            for answer in answers
+            [Found(point.id, point.score, point.payload or {}) for point in each.points]  # type: ignore[arg-type]
+            for each in answer.result or ()
         ]
 
     async def aliases(self) -> dict[str, str]:
