@@ -371,6 +371,13 @@ def test_a_pod_serves_its_mounted_document_and_ends_in_order(folder: pathlib.Pat
         assert report["models"][0]["active"]["residentBytes"] > 0
         metrics = httpx.get(f"http://127.0.0.1:{internal}/metrics", timeout=10).text
         assert 'ullage_model_residency{model="tiny",where="Resident"} 1.0' in metrics
+        assert "ullage_model_estimate_ratio_count 1.0" in metrics
+        (ratio,) = [
+            float(line.split()[1])
+            for line in metrics.splitlines()
+            if line.startswith("ullage_model_estimate_ratio_sum ")
+        ]
+        assert 0.5 < ratio < 1.5, "of a load that is mostly its process"
         assert process.end() == 0
     lines = [json.loads(line) for line in process.errors]
     assert {"serving", "request", "ended"} <= {line["event"] for line in lines}

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.estimates import Case, Found, measured
+from bench.estimates import SLACK, Case, Found, measured
 from bench.latency import GUIDE
 from tests.support.encoder_models import Encoder, write_encoder
 from tests.support.gguf_models import Shape, write_model
+from tests.support.other_models import write_windowed
 from ullage_runtime.core.domain import CacheType
 from ullage_runtime.core.pooled import DEFAULT_TEXTS, Ability
 from ullage_runtime.engines.llamacpp.estimate import cache_bytes
@@ -41,6 +42,21 @@ async def test_a_large_model_is_foreseen_within_a_few_percent(tmp_path: Path) ->
     shape = Shape(width=512, layers=24, heads=8, feed_forward=1408, context=4096)
     found = await measured(Case(write_model(tmp_path / "large.gguf", shape), 4096))
     assert found.case.file.stat().st_size >= 300_000_000
+    assert found.holds, words(found)
+
+
+async def test_layers_with_a_sliding_window_are_foreseen_with_the_whole_context(
+    tmp_path: Path,
+) -> None:
+    shape = Shape(width=512, heads=2, layers=4, context=8192)
+    case = Case(write_windowed(tmp_path / "windowed.gguf", shape, window=64), 8192)
+    found = await measured(case)
+    # Half of the layers would keep next to nothing, which is more than what estimates may be off.
+    keys_and_values = 2 * shape.layers * shape.width * 2 * case.context
+    assert keys_and_values > 3 * SLACK
+    assert found.estimate.kv_cache == pytest.approx(keys_and_values, abs=1 << 15), "logged in MiB"
+    header = read_header(str(case.file), row_bytes)
+    assert cache_bytes(header, case.context, CACHE_TYPES[case.cache]) == keys_and_values
     assert found.holds, words(found)
 
 

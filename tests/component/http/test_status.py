@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pathlib
+import statistics
 import time
 from collections.abc import AsyncIterator
 
@@ -20,6 +21,10 @@ from ullage_runtime.core.domain import Footprint
 from ullage_runtime.http.auth import entry_line
 from ullage_runtime.http.status import router, service
 from ullage_runtime.models.pool import ModelPool
+
+PROMISED_SECONDS = 0.05
+BUSY = 3
+"""How many times as long the usual change may take where other tests run at the same time."""
 
 
 @pytest.fixture
@@ -61,20 +66,37 @@ async def test_a_change_is_told_at_once_and_of_a_model_only_what_changed(
 ) -> None:
     async with viewing(runtime) as viewer:
         await viewer.next()
-        began = time.monotonic()
         await pool.apply(world.document(wanted(suspended=True), wanted("other", "file:o")))
         message = await viewer.next()
-        seconds = time.monotonic() - began
         assert message["object"] == "status.changes"
         (changed,) = message["models"]
         assert changed["id"] == "chat"
         assert "generated_tokens" not in changed
         await viewer.until(lambda: viewer.models["chat"]["reason"] == "Suspended")
-        # 50 ms is the promise; a machine that does other things at the same time gets more.
-        assert seconds < 1
         await pool.apply(world.document(wanted("other", "file:o"), wanted("third", "file:t")))
         await viewer.until(lambda: viewer.models.get("third", {}).get("reason") == "Serving")
         assert sorted(viewer.models) == ["other", "third"]
+
+
+async def test_a_change_is_told_within_fifty_milliseconds(
+    runtime: Runtime, pool: ModelPool, world: World
+) -> None:
+    took: list[float] = []
+
+    def is_suspended() -> bool:
+        return bool(viewer.models["chat"]["reason"] == "Suspended")
+
+    async with viewing(runtime) as viewer:
+        await viewer.next()
+        for _ in range(20):
+            began = time.monotonic()
+            await pool.apply(world.document(wanted(suspended=True), wanted("other", "file:o")))
+            await viewer.until(is_suspended)
+            took.append(time.monotonic() - began)
+            await pool.apply(world.document(wanted(), wanted("other", "file:o")))
+            await viewer.until(lambda: viewer.models["chat"]["reason"] == "Serving")
+    assert min(took) < PROMISED_SECONDS
+    assert statistics.median(took) < BUSY * PROMISED_SECONDS, sorted(took)
 
 
 async def test_numbers_that_move_are_told_without_a_change_of_the_report(

@@ -120,3 +120,46 @@ def test_a_share_that_is_none_is_an_error_that_says_what_is_meant(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=rf"environment {name}\): .* such as 0\.9 for 90 %"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("true", True), ("1", True), ("on", True), ("false", False), ("0", False), ("No", False)],
+)
+def test_the_warm_tier_is_turned_off_by_any_word_for_it(
+    monkeypatch: pytest.MonkeyPatch, text: str, *, meant: bool
+) -> None:
+    assert load_settings().values.enable_cpu_offload is True
+    monkeypatch.setenv("ENABLE_CPU_OFFLOAD", text)
+    loaded = load_settings()
+    assert loaded.values.enable_cpu_offload is meant
+    assert loaded.origins["enable_cpu_offload"] == "environment ENABLE_CPU_OFFLOAD"
+    monkeypatch.setenv("ULLAGE_ENABLE_CPU_OFFLOAD", str(not meant))
+    assert load_settings().values.enable_cpu_offload is not meant
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("45", 45), ("0.5", 0.5), ("1e3", 1000)])
+def test_the_idle_threshold_is_a_number_of_seconds_or_unset(
+    monkeypatch: pytest.MonkeyPatch, text: str, seconds: float
+) -> None:
+    assert load_settings().values.eviction_idle_threshold_seconds is None
+    monkeypatch.setenv("EVICTION_IDLE_THRESHOLD_SECONDS", text)
+    assert load_settings().values.eviction_idle_threshold_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("ENABLE_CPU_OFFLOAD", "maybe", "got 'maybe'"),
+        ("ENABLE_CPU_OFFLOAD", "2", "got '2'"),
+        ("EVICTION_IDLE_THRESHOLD_SECONDS", "-1", "got '-1'"),
+        ("EVICTION_IDLE_THRESHOLD_SECONDS", "2m", "got '2m'"),
+        ("EVICTION_IDLE_THRESHOLD_SECONDS", "nan", "got 'nan'"),
+    ],
+)
+def test_what_is_no_switch_or_no_time_is_named_with_its_origin(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=rf"environment {name}\): .*{says}"):
+        load_settings()
