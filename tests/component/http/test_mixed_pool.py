@@ -16,7 +16,7 @@ from tests.support.fake_models import until
 from tests.support.gguf_models import Shape, write_model
 from tests.support.onnx_models import write_builds, write_onnx
 from tests.support.runtimes import served
-from tests.support.workers import SLACK, eventually, workers
+from tests.support.workers import checked_ledger, eventually, workers
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings, PrecisionType
 from ullage_api.kinds.model_deployment import Task
@@ -26,7 +26,7 @@ from ullage_api.profile import LevelThresholds, RuntimeSettings
 from ullage_api.wire.pod_report import ReportedModel
 from ullage_api.wire.pool_desired import DesiredModel, DesiredRevision, PoolDesired
 from ullage_runtime.core.domain import EngineSpec
-from ullage_runtime.engines.procfs import MemoryShare, memory_share, proportional_set_size
+from ullage_runtime.engines.procfs import MemoryShare, memory_share
 from ullage_runtime.engines.worker.engine import WorkerEngine
 from ullage_runtime.governor.host import HostMemory
 from ullage_runtime.models.pool import ModelPool
@@ -188,18 +188,6 @@ async def holds(condition: Callable[[], bool]) -> None:
     await eventually(it_does, PATIENCE)
 
 
-async def checked_ledger(pool: ModelPool) -> None:
-    """Wait until the ledger is what workers and copies really take; in the end it must be."""
-
-    def agrees() -> bool:
-        device = pool.report().devices[0]
-        pids = [worker.pid for worker in workers()]
-        taken = sum(map(proportional_set_size, pids)) + device.warm_bytes
-        return abs(device.ledger_bytes - taken) <= SLACK * max(1, len(pids))
-
-    await holds(agrees)
-
-
 async def test_models_of_two_engines_share_memory_that_is_too_small_for_all(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
@@ -240,7 +228,7 @@ async def everybody_is_answered(pool: ModelPool, client: httpx.AsyncClient, size
     assert any(victim in {"embed", "rank"} and other == "chat" for victim, other in pairs)
     assert all(each["bytes"] > 0 and each["rule"] for each in moved)
     assert not [decision for decision in pool.decisions() if decision.is_refusal]
-    await checked_ledger(pool)
+    await checked_ledger(pool, seconds=PATIENCE)
 
 
 async def the_chat_model_comes_back_from_memory(
@@ -260,7 +248,7 @@ async def the_chat_model_comes_back_from_memory(
     await holds(lambda: reported(pool, "chat").residency is Residency.WARM)
     assert {reported(pool, name).residency for name in ("embed", "rank")} == {Residency.RESIDENT}
     assert reported(pool, "chat").host_bytes > 0
-    await checked_ledger(pool)
+    await checked_ledger(pool, seconds=PATIENCE)
     after = await ask(client, CHAT)
     assert after["choices"][0]["text"] == before["choices"][0]["text"]
     usage = after["usage"]
@@ -268,7 +256,7 @@ async def the_chat_model_comes_back_from_memory(
     active = reported(pool, "chat").active
     assert active is not None
     assert active.promote_seconds is not None
-    await checked_ledger(pool)
+    await checked_ledger(pool, seconds=PATIENCE)
 
 
 async def the_embedder_is_swapped_under_traffic(
@@ -301,4 +289,4 @@ async def the_embedder_is_swapped_under_traffic(
     finally:
         over.set()
         await asyncio.gather(*askers)
-    await checked_ledger(pool)
+    await checked_ledger(pool, seconds=PATIENCE)
