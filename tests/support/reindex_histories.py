@@ -89,6 +89,7 @@ class PlayedEmbedder:
         tenant: str,
         urgent: bool,
         further: Sequence[Output] = (),
+        lasting: bool = True,
     ) -> Embedded:
         await asyncio.sleep(0)
         made = tuple(Vectors(vector_of(model, text)) for text in texts)

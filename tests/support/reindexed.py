@@ -77,8 +77,9 @@ class QuickEmbedder:
         tenant: str,
         urgent: bool,
         further: Sequence[Output] = (),
+        lasting: bool = True,
     ) -> Embedded:
-        del role, tenant, urgent, further
+        del role, tenant, urgent, further, lasting
         self._check(model)
         if any(self.poison in text for text in texts):
             raise InvalidRequest("the text is poison")

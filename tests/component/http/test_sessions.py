@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+from array import array
 from typing import Any
 
 import httpx
@@ -121,30 +122,51 @@ async def test_a_session_remembers_turns_and_tells_those_that_are_like_a_questio
         assert likest["turns"][0]["score"] == pytest.approx(1.0, abs=1e-4)
 
 
+async def on_disk(client: httpx.AsyncClient) -> int:
+    """Return how many vectors the cache of them has written down."""
+    stats = (await client.get("/cache/stats")).json()["caches"]
+    return int(next(each for each in stats if each["name"] == "embeddings")["disk"]["entries"])
+
+
+async def made_of(client: httpx.AsyncClient, text: str) -> bytes:
+    """Return what a model makes of a text, as a file would have it."""
+    body = {"model": "encoder", "input": text, "input_type": "document"}
+    (one,) = (await posted(client, "/v1/embeddings", body))["data"]
+    return array("f", one["embedding"]).tobytes()
+
+
 async def test_a_deleted_session_leaves_no_trace_on_the_disk(
     tmp_path: pathlib.Path, files: pathlib.Path
 ) -> None:
     secret = "the unjumped memory of model 4711"
     kept = "the fox that stays"
 
-    def holds(text: str) -> bool:
+    def holds(what: str | bytes) -> bool:
+        wanted = what.encode() if isinstance(what, str) else what
         listed = os.walk(tmp_path / "state")  # passes over folders that go meanwhile
         for path in (pathlib.Path(folder, name) for folder, _, names in listed for name in names):
             with contextlib.suppress(FileNotFoundError):
-                if text.encode() in path.read_bytes():
+                if wanted in path.read_bytes():
                     return True
         return False
 
-    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+    cached = {"embeddings_disk_cache_max_bytes": 1 << 20}
+    async with pod(tmp_path, document(files, MODELS, notes()), **cached) as (runtime, client):
         await ready(client)
         await write(client, TEXTS)
+        before = await on_disk(client)
+        assert before == len(TEXTS), "the vectors of what is in the collection"
         session, other = await begun(client), await begun(client)
         for name, text in ((session, secret), (other, kept)):
             turns = {"turns": [{"role": "user", "text": text}] * 200}
             for part in (turns["turns"][:100], turns["turns"][100:]):
                 await posted(client, f"{S}/{name}/turns", {"turns": part})
             await posted(client, f"{S}/{name}/search", {"query": text})
+            await posted(client, f"{S}/{name}/recall", {"query": f"{text}?"})
         assert holds(secret)
+        assert await on_disk(client) == before, "no vector of what was said"
+        vector = await made_of(client, secret)
+        assert not holds(vector)
         answer = await client.delete(f"{S}/{session}")
         assert answer.json() == {"id": session, "object": "session", "deleted": True}
         assert not holds(secret)

@@ -94,6 +94,8 @@ class EmbedRequest:
     """Who asks: tenants take turns."""
     timeout_seconds: float | None = None
     """Time after which the engine ends it with RequestTimeout."""
+    lasting: bool = True
+    """Whether vectors may be kept on a disk, where they outlive what they were made of."""
 
     @property
     def characters(self) -> int:

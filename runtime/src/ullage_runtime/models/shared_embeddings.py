@@ -117,7 +117,7 @@ class SharedEmbeddings:
             for key, vector in computed.items():
                 self._kept.keep(key, vector, vector.said.size, self._seconds)
                 flights[key].set_result(vector)
-            if self._shelf is not None:
+            if self._shelf is not None and request.lasting:
                 self._shelf.keep(computed, self._seconds)
         finally:
             for key, flight in flights.items():
@@ -145,7 +145,7 @@ def _keys(whose: Whose, request: EmbedRequest) -> list[CacheKey]:
     """Return each text's key: of the text, and of all that the request says of its vectors."""
     # What distinguishes requests without changing a vector is taken out; whatever else there is in
     # a request, or comes to be, tells its vectors from others.
-    how = replace(request, request_id="", inputs=(), tenant="", timeout_seconds=None)
+    how = replace(request, request_id="", inputs=(), tenant="", timeout_seconds=None, lasting=True)
     asked_how = hashlib.sha256(repr(how).encode())
 
     def asked(text: TextOrTokens) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ullage_api.kinds.vector_collection import SparseType, VectorCollectionSpec
-from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest
+from ullage_runtime.core.errors import DimensionMismatch, InvalidRequest, RequestTimeout
 from ullage_runtime.core.pooled import Output, Role, TokenVectors
 from ullage_runtime.retrieval.embedding import (
     Embedded,
@@ -32,6 +32,7 @@ from ullage_runtime.retrieval.stores.port import (
     PointId,
     Sparse,
     Store,
+    StoreTimeout,
 )
 from ullage_runtime.retrieval.words import document_words
 
@@ -40,6 +41,7 @@ TEXT: Final = "text"
 WORDED_AT_ONCE: Final = 32
 """Texts taken apart before others get their turn."""
 WAIT_SECONDS: Final = 60.0
+"""How long a write waits to be seen by searches, for those who want that."""
 MAX_FOUND_BY_FILTER: Final = 100_000
 """Points that one request may change by a filter."""
 
@@ -126,6 +128,7 @@ class Collection:
         self.changes = changes
         self.embedder = embedder
         self.recall = RecallProbe()
+        self.wait_seconds = WAIT_SECONDS
         self.metrics = metrics
         self._views = {view.physical: view}
         self._users: Counter[str] = Counter()
@@ -289,6 +292,7 @@ class Collection:
         urgent: bool,
         view: View | None = None,
         further: Sequence[Output] = (),
+        lasting: bool = True,
     ) -> Embedded:
         """Return the texts' vectors, for what is read now or another view.
 
@@ -302,6 +306,7 @@ class Collection:
             tenant=tenant,
             urgent=urgent,
             further=further,
+            lasting=lasting,
         )
         self._check_space(view, embedded.space)
         return embedded
@@ -326,7 +331,12 @@ class Collection:
     async def _change(self, version: int, count: int, *, wait: bool) -> Change:
         if wait:
             with told(self.name):
-                await self.changes.wait(version, WAIT_SECONDS)
+                try:
+                    await self.changes.wait(version, self.wait_seconds)
+                except StoreTimeout as error:
+                    known = {"status": "accepted", "version": version, "points": count}
+                    message = f"collection {self.name!r}: {error}"
+                    raise RequestTimeout(message, details=known) from error
         return Change(version, wait, count)
 
     def with_spec(self, spec: VectorCollectionSpec) -> None:

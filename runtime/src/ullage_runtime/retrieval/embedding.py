@@ -60,10 +60,12 @@ class Embedder(Protocol):
         tenant: str,
         urgent: bool,
         further: Sequence[Output] = (),
+        lasting: bool = True,
     ) -> Embedded:
         """Return the texts' vectors; what is not urgent lets the urgent go first.
 
-        `further` is what is wanted of the model beside dense vectors.
+        `further` is what is wanted of the model beside dense vectors; without `lasting` none of it
+        is kept on a disk.
         """
         ...
 

@@ -146,7 +146,8 @@ class Searcher:
         failure: ServingError | None = None
         if wanting:
             try:
-                vectors = await self._embed(view, wanting, tenant, further)
+                lasting = all(each.lasting for each in searches)
+                vectors = await self._embed(view, wanting, tenant, further, lasting=lasting)
                 embedded = dict(zip(wanting, vectors.texts, strict=True))
             except ServingError as error:
                 if error.status not in _PASSING or (own and needing):
@@ -186,13 +187,25 @@ class Searcher:
         return _Vectors(dense, sparse, colbert)
 
     async def _embed(
-        self, view: View, texts: Sequence[str], tenant: str, further: Sequence[Output]
+        self,
+        view: View,
+        texts: Sequence[str],
+        tenant: str,
+        further: Sequence[Output],
+        *,
+        lasting: bool,
     ) -> Embedded:
         breaker = self._breakers.of(Dependency.EMBEDDER, view.model)
         _check(breaker)
         try:
             vectors = await self.collection.embed(
-                texts, Role.QUERY, tenant=tenant, urgent=True, view=view, further=further
+                texts,
+                Role.QUERY,
+                tenant=tenant,
+                urgent=True,
+                view=view,
+                further=further,
+                lasting=lasting,
             )
         except ServingError as error:
             if error.status in _PASSING:

@@ -67,6 +67,8 @@ class Search:
     """What was asked before, the last one first: it counts less the longer ago it was."""
     ranked: int = 0
     """Findings that a reranker looks at again; 0: it is not asked."""
+    lasting: bool = True
+    """Whether vectors of its texts may be kept on a disk; those of a conversation may not."""
 
     @property
     def texts(self) -> tuple[str, ...]:

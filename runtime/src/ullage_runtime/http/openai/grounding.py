@@ -130,7 +130,7 @@ async def grounding_of(
     for name in dict.fromkeys(tool.vector_store_ids or ()):
         searcher = searcher_of(services, request, name)
         history = tuple(reversed(before[-HISTORY:]))
-        search = replace(body.search(searcher.collection), history=history)
+        search = replace(body.search(searcher.collection), history=history, lasting=False)
         findings = await searcher.search(search, tenant=tenant_of(request))
         found.append([Source(name, hit) for hit in findings.hits])
     # Scores of several collections cannot be compared: their findings take turns.

@@ -50,6 +50,7 @@ class PoolEmbedder:
         tenant: str,
         urgent: bool,
         further: Sequence[Output] = (),
+        lasting: bool = True,
     ) -> Embedded:
         """Return the texts' vectors; what is not urgent lets the urgent go first."""
         found = self._found(model)
@@ -64,6 +65,7 @@ class PoolEmbedder:
                 truncate=role is Role.QUERY,
                 outputs=(Output.DENSE, *further),
                 tenant=tenant,
+                lasting=lasting,
             )
             answer, space = await self._answered(found, work, role, urgent=urgent)
             vectors += map(_vectors, answer.said)

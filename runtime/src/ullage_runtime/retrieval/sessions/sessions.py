@@ -109,6 +109,7 @@ class Sessions:
                 limit=max(CANDIDATES, search.offset + search.limit),
                 offset=0,
                 history=await self.history(session),
+                lasting=False,
             )
             findings = await searcher.search(wide, tenant=tenant)
             if demote:
@@ -131,7 +132,9 @@ class Sessions:
         turns = await self.turns(session, REMEMBERED)
         if not turns:
             return []
-        embed = partial(collection.embed, tenant=tenant, urgent=True, view=collection.view)
+        embed = partial(
+            collection.embed, tenant=tenant, urgent=True, view=collection.view, lasting=False
+        )
         (wanted,) = (await embed([query], Role.QUERY)).texts
         found = (await embed([turn.text for turn in turns], Role.DOCUMENT)).texts
         scored = [
