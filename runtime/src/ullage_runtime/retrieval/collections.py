@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -234,8 +235,8 @@ class Collections:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            for held in list(self._held.values()):
-                await held.look()
+            # Side by side: one whose store does not answer is no reason to know nothing of others.
+            await asyncio.gather(*(held.look() for held in list(self._held.values())))
             self.on_change()
 
     async def _brought(self, held: Held, bring: Callable[[Held], Awaitable[None]]) -> None:
@@ -334,8 +335,9 @@ class Collections:
                 return await self._embedded()
             url = spec.store.url or ""
             if url not in self._stores:
-                key = self._key_of(urlsplit(url).hostname or "")
-                self._stores[url] = await asyncio.to_thread(QdrantStore, url, key)
+                key_now = partial(self._key_of, urlsplit(url).hostname or "")
+                opened = partial(QdrantStore, url, key_now(), key_now=key_now)
+                self._stores[url] = await asyncio.to_thread(opened)
             return self._stores[url]
 
     async def _embedded(self) -> Store:

@@ -98,6 +98,8 @@ class Held:
             count = await collection.count()
             documents = await ingestion.count()
             found = await collection.store.describe(collection.physical)
+            if found is not None and found.is_put_off:
+                await collection.store.build(collection.physical)
         except (ServingError, StoreError) as error:
             self.state, self.problem = CollectionState.FAILED, str(error)
             return

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from ullage_runtime.core.errors import InvalidRequest, PointNotFound
+from ullage_api.wire.pod_report import CollectionState
+from ullage_runtime.core.errors import InvalidRequest, PointNotFound, ServingError
 from ullage_runtime.core.vectors import floats
 from ullage_runtime.http.retrieval.objects import (
     BatchObject,
@@ -33,6 +34,7 @@ from ullage_runtime.http.retrieval.schema import (
 from ullage_runtime.http.services import Services
 from ullage_runtime.retrieval.collection import Change, Collection
 from ullage_runtime.retrieval.collections import Collections
+from ullage_runtime.retrieval.failures import told
 from ullage_runtime.retrieval.held import Held
 from ullage_runtime.retrieval.ingest.documents import Document, Kept, Operation, Original
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion, checked_metadata
@@ -174,17 +176,33 @@ async def document_deleted(ingestion: Ingestion, document_id: str, *, wait: bool
 
 
 async def described(collections: Collections, held: Held) -> CollectionObject:
-    """Return how a collection stands."""
+    """Return how a collection stands, also while its store is away."""
+    if held.state is CollectionState.FAILED or held.collection is None:
+        return _not_ready(held, held.problem)
+    try:
+        return await _described(collections, held)
+    except ServingError as error:
+        return _not_ready(held, error.message)
+
+
+def _not_ready(held: Held, why: str) -> CollectionObject:
+    return CollectionObject(
+        name=held.desired.name,
+        ready=False,
+        message=why,
+        model=held.model,
+        aliases=list(held.aliases),
+    )
+
+
+async def _described(collections: Collections, held: Held) -> CollectionObject:
     name, aliases = held.desired.name, list(held.aliases)
-    collection, ingestion = held.collection, held.ingestion
-    model = held.desired.spec.embedding.model_deployment
-    if collection is None or ingestion is None:
-        return CollectionObject(
-            name=name, ready=False, message=held.problem, model=model, aliases=aliases
-        )
+    collection = collections.find(name)
+    ingestion = collections.ingestion(name)
     collections.refresh(held)
     count = await collection.count()
-    found = await collection.store.describe(collection.physical)
+    with told(name):
+        found = await collection.store.describe(collection.physical)
     return CollectionObject(
         name=name,
         ready=True,

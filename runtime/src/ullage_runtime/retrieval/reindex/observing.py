@@ -77,6 +77,8 @@ class Observer:
         if record.plan is ReindexPlan.RECHUNK:
             return True
         found = None if record.target is None else await scene.store.describe(record.target)
+        if found is not None and found.is_put_off:
+            self.build_asked = False  # a server that was started again waits to be told again
         if found is None or not self.build_asked or not found.is_optimised:
             return False
         if record.plan is ReindexPlan.IN_PLACE and record.wanted is not None:

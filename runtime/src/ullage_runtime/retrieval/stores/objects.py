@@ -165,6 +165,7 @@ def description_of(collection: str, info: Any) -> Description:
         payload_indexes={
             name: each.data_type.value for name, each in (info.payload_schema or {}).items()
         },
+        is_put_off=info.status == "grey",
     )
 
 

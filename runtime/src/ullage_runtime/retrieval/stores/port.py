@@ -134,6 +134,8 @@ class Description:
     """Points that no search finds before they are optimised; None where the store has no such."""
     payload_indexes: Mapping[str, str]
     """Type of each indexed field."""
+    is_put_off: bool = False
+    """Whether there is something to build, and the store waits to be told: Qdrant's grey."""
 
 
 class Fusion(StrEnum):

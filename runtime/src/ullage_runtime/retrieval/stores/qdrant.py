@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -47,20 +47,48 @@ T = TypeVar("T")
 WRITE_SECONDS: Final = 60
 CONNECTIONS: Final = 32
 _UNAVAILABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+_KEY_REFUSED: Final = frozenset({401, 403})
+
+KeyNow = Callable[[], str | None]
+
+
+class _ApiKey(httpx.Auth):
+    """Shows a server its key, and another one when that is refused and there is another by now."""
+
+    def __init__(self, key: str | None, now: KeyNow) -> None:
+        self._key = key
+        self._now = now
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        shown = self._key
+        answer = yield self._shown(request, shown)
+        if answer.status_code in _KEY_REFUSED:
+            self._key = self._now()
+            if self._key != shown:
+                yield self._shown(request, self._key)
+
+    def _shown(self, request: httpx.Request, key: str | None) -> httpx.Request:
+        if key is not None:
+            request.headers["api-key"] = key
+        return request
 
 
 class QdrantStore:
     """A Qdrant at a URL; a `Store`."""
 
-    def __init__(self, url: str, key: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, url: str, key: str | None = None, *, key_now: KeyNow | None = None, **options: Any
+    ) -> None:
+        """`key_now` returns the key as it is by now; asked when the one before is refused."""
         from qdrant_client import AsyncQdrantClient
         from qdrant_client.http import models
 
         self._models = models
+        self._host = httpx.URL(url).netloc.decode("ascii")
         self._client = AsyncQdrantClient(
             url=url,
             # The client's own parameter for it warns about plain http, which loopback is.
-            headers={"api-key": key} if key else None,
+            auth=_ApiKey(key, key_now or (lambda: key)),
             check_compatibility=False,
             timeout=WRITE_SECONDS,
             trust_env=False,
@@ -73,7 +101,7 @@ class QdrantStore:
         models = self._models
         modifier = models.Modifier.IDF if layout.has_idf else None
         sparse = models.SparseVectorParams(modifier=modifier)
-        await _done(
+        await self._done(
             self._client.create_collection(
                 collection,
                 vectors_config=dense_params_of(layout),
@@ -87,7 +115,7 @@ class QdrantStore:
     async def describe(self, collection: str) -> Description | None:
         """Return what there is; None if there is no such collection."""
         try:
-            info = await _done(self._client.get_collection(collection))
+            info = await self._done(self._client.get_collection(collection))
         except StoreRefused as error:
             if getattr(error.__cause__, "status_code", None) == httpx.codes.NOT_FOUND:
                 return None
@@ -108,7 +136,7 @@ class QdrantStore:
         wanted = quantization_of(quantization)
         if quantization is None:
             wanted = self._models.Disabled.DISABLED
-        await _done(
+        await self._done(
             self._client.update_collection(
                 collection,
                 hnsw_config=self._models.HnswConfigDiff(**changed) if changed else None,
@@ -118,7 +146,7 @@ class QdrantStore:
 
     async def index_field(self, collection: str, field_name: str, kind: str) -> None:
         """Index a field of the payload."""
-        await _completed(
+        await self._completed(
             self._client.create_payload_index(
                 collection, field_name, self._models.PayloadSchemaType(kind), wait=True
             )
@@ -126,7 +154,7 @@ class QdrantStore:
 
     async def drop(self, collection: str) -> None:
         """Remove a collection and all that it holds, if it exists."""
-        await _done(self._client.delete_collection(collection))
+        await self._done(self._client.delete_collection(collection))
 
     async def write(self, collection: str, points: Sequence[Point], version: int) -> None:
         """Write points over what is older than the version, or missing; return once it is so."""
@@ -144,7 +172,7 @@ class QdrantStore:
                 )
                 for point in portion
             ]
-            await _completed(
+            await self._completed(
                 self._client.upsert(collection, structs, wait=True, update_filter=condition)
             )
 
@@ -154,7 +182,14 @@ class QdrantStore:
         return None
 
     async def build(self, collection: str) -> None:
-        """Have its index built now; servers see to that by themselves."""
+        """Have its index built now: servers see to that by themselves, but for what they put off.
+
+        After a restart what is left to build waits for a change, and an empty one is enough.
+        """
+        found = await self.describe(collection)
+        if found is not None and found.is_put_off:
+            nothing = self._models.OptimizersConfigDiff()
+            await self._done(self._client.update_collection(collection, optimizers_config=nothing))
 
     async def purge(self, collection: str, version: int) -> None:
         """Remove tombstones up to a version."""
@@ -165,13 +200,13 @@ class QdrantStore:
             ]
         }
         selector = self._models.FilterSelector(filter=self._filter(old))
-        await _completed(self._client.delete(collection, selector, wait=True))
+        await self._completed(self._client.delete(collection, selector, wait=True))
 
     async def retrieve(
         self, collection: str, ids: Sequence[PointId], *, vectors: bool = False
     ) -> list[Point]:
         """Return those of the points that exist, tombstones among them."""
-        records = await _done(
+        records = await self._done(
             self._client.retrieve(collection, list(ids), with_payload=True, with_vectors=vectors)
         )
         return [point_of(record) for record in records]
@@ -187,7 +222,7 @@ class QdrantStore:
         fields: Sequence[str] | None = None,
     ) -> tuple[list[Point], PointId | None]:
         """Return a page in the order of ids, and where the next one begins; tombstones included."""
-        records, following = await _done(
+        records, following = await self._done(
             self._client.scroll(
                 collection,
                 scroll_filter=self._filter(where),
@@ -201,7 +236,7 @@ class QdrantStore:
 
     async def count(self, collection: str, where: Filter | None = None) -> int:
         """Count points exactly."""
-        answer = await _done(
+        answer = await self._done(
             self._client.count(collection, count_filter=self._filter(where), exact=True)
         )
         return answer.count
@@ -212,7 +247,7 @@ class QdrantStore:
         """Answer queries; tombstones are never found, as they have no vectors."""
         searches = [self._query(each) for each in queries]
         # Its client of a higher level copies every number of every vector first.
-        answer = await _done(
+        answer = await self._done(
             self._client.http.search_api.query_batch_points(
                 collection,
                 timeout=max(1, math.ceil(seconds)),
@@ -226,7 +261,7 @@ class QdrantStore:
 
     async def aliases(self) -> dict[str, str]:
         """Return every alias with its collection."""
-        answer = await _done(self._client.get_aliases())
+        answer = await self._done(self._client.get_aliases())
         return {each.alias_name: each.collection_name for each in answer.aliases}
 
     async def point_alias(self, alias: str, collection: str) -> None:
@@ -235,13 +270,13 @@ class QdrantStore:
         action = models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
         )
-        await _done(self._client.update_collection_aliases([action]))
+        await self._done(self._client.update_collection_aliases([action]))
 
     async def drop_alias(self, alias: str) -> None:
         """Remove an alias, if it exists; what it pointed to stays."""
         models = self._models
         action = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
-        await _done(self._client.update_collection_aliases([action]))
+        await self._done(self._client.update_collection_aliases([action]))
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -290,35 +325,44 @@ class QdrantStore:
             with_payload=True,
         )
 
+    async def _completed(self, work: Awaitable[Any]) -> None:
+        """Await a change and make sure that it is made: Qdrant answers 200 to a timeout too."""
+        result = await self._done(work)
+        if result.status != "completed":
+            raise StoreTimeout(f"the store at {self._host} has not finished: {result.status.value}")
 
-async def _done(work: Awaitable[T]) -> T:
-    """Await a request and say what went wrong in the port's terms."""
-    from pydantic import ValidationError
-    from qdrant_client.common.client_exceptions import QdrantException
-    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+    async def _done(self, work: Awaitable[T]) -> T:
+        """Await a request and say what went wrong in the port's terms."""
+        from pydantic import ValidationError
+        from qdrant_client.common.client_exceptions import QdrantException
+        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-    try:
-        return await work
-    except UnexpectedResponse as error:
-        kind: type[StoreError] = StoreRefused
-        if error.status_code in _UNAVAILABLE:
-            kind = StoreUnavailable
-        raise kind(words_of(error.content) or f"HTTP {error.status_code}") from error
-    except ResponseHandlingException as error:
-        if isinstance(error.source, httpx.TimeoutException):
-            raise StoreTimeout("the store took too long") from error
-        raise StoreUnavailable(f"the store cannot be reached: {error.source!r}") from error
-    except QdrantException as error:
-        raise StoreUnavailable(str(error)) from error
-    except (ValidationError, ValueError) as error:
-        raise StoreRefused(_first_line(error)) from error
+        try:
+            return await work
+        except UnexpectedResponse as error:
+            raise self._refusal(error.status_code, words_of(error.content)) from error
+        except ResponseHandlingException as error:
+            if isinstance(error.source, httpx.TimeoutException):
+                raise StoreTimeout(f"the store at {self._host} took too long") from error
+            raise StoreUnavailable(
+                f"the store at {self._host} cannot be reached: {error.source!r}"
+            ) from error
+        except QdrantException as error:
+            raise StoreUnavailable(str(error)) from error
+        except (ValidationError, ValueError) as error:
+            raise StoreRefused(_first_line(error)) from error
 
-
-async def _completed(work: Awaitable[Any]) -> None:
-    """Await a change and make sure that it has been made: Qdrant answers 200 to a timeout too."""
-    result = await _done(work)
-    if result.status != "completed":
-        raise StoreTimeout(f"the store has not finished: {result.status}")
+    def _refusal(self, status: int | None, words: str) -> StoreError:
+        """Return what an answer other than 200 amounts to."""
+        if status in _KEY_REFUSED:
+            # What was accepted meanwhile is not lost: the next key may do.
+            return StoreUnavailable(
+                f"the store at {self._host} does not accept the key that it is shown, if any "
+                f"({words or status}); put the right one under {self._host.partition(':')[0]} into "
+                "the Secret ullage-credentials"
+            )
+        said = words or f"HTTP {status}"
+        return StoreUnavailable(said) if status in _UNAVAILABLE else StoreRefused(said)
 
 
 def words_of(content: bytes) -> str:
