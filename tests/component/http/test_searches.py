@@ -4,6 +4,7 @@ import asyncio
 import os
 import pathlib
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -338,3 +339,40 @@ async def test_a_reranker_that_is_late_is_not_waited_for_and_soon_not_asked(
         assert slow[3]["seconds"]["rerank"] < 0.2, "it is left alone now"
         metrics = (await client.get("/metrics")).text
         assert 'ullage_search_breaker_open{dependency="reranker",name="ranker"} 1.0' in metrics
+
+
+async def test_an_answer_is_kept_for_fifteen_minutes_and_not_into_another_epoch(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (runtime, client):
+        await ready(client)
+        await write(client)
+        now = 1000.0
+        runtime.services.caches.searches._now = lambda: now
+
+        async def is_cached(query: str = "blue fire") -> bool:
+            found = await posted(client, f"{C}/search", {"query": query})
+            assert found["degraded"] == []
+            return bool(found["cached"])
+
+        assert not await is_cached()
+        now += 899.0
+        assert await is_cached(), "which does not prolong it"
+        now += 1.0
+        assert not await is_cached()
+        assert await is_cached()
+
+        # Another epoch: nothing was written, and what was answered before is not given again.
+        changes = runtime.services.collections.find("notes").changes
+        await changes.reroute(lambda routing: replace(routing, epoch=routing.epoch + 1))
+        assert (await client.get(C)).json()["epoch"] == 2
+        assert not await is_cached()
+        assert await is_cached()
+        assert not await is_cached("red water")
+        await changes.reroute(lambda routing: replace(routing, epoch=routing.epoch + 1))
+        owner = runtime.services.collections._owner
+        assert owner is not None
+        await owner.close()
+        # Not even while there is nothing else.
+        answer = await client.post(f"{C}/search", json={"query": "red water"})
+        refused(answer, 503, "collection_unavailable")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import psutil
 import pyarrow as pa
 import pytest
 from pyarrow import ipc, parquet
@@ -127,6 +128,35 @@ async def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(
     large = await sent(client, "documents/upload", "text/plain", b"x" * (17 << 20), id="large")
     assert "at most 16777216 are allowed" in refused(large, 413, "request_too_large")
     assert (await client.get(C)).json()["documents"] == 0
+
+
+@pytest.mark.parametrize("says_its_length", [True, False], ids=["length", "chunked"])
+async def test_a_document_of_a_hundred_megabytes_is_refused_and_is_never_in_memory(
+    place: tuple[Runtime, httpx.AsyncClient],
+    says_its_length: bool,  # noqa: FBT001 - pytest gives it by its name
+) -> None:
+    _, client = place
+    piece, pieces = b"the red fox " * (1 << 16), 140
+    this_process = psutil.Process()
+    before, most = this_process.memory_info().rss, 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal most
+        for _ in range(pieces):
+            most = max(most, this_process.memory_info().rss)
+            yield piece
+
+    headers = {"content-type": "text/plain"}
+    if says_its_length:
+        headers["content-length"] = str(len(piece) * pieces)
+    answer = await client.post(
+        f"{C}/documents/upload", content=body(), headers=headers, params={"id": "large"}
+    )
+    assert "16777216" in refused(answer, 413, "request_too_large")
+    assert most - before < 64 << 20
+    refused(await client.get(f"{C}/documents/large"), 404, "document_not_found")
+    (found,) = (await client.get("/v1/collections")).json()["collections"]
+    assert (found["ready"], found["documents"]) == (True, 0)
 
 
 def rows(count: int) -> list[dict[str, Any]]:

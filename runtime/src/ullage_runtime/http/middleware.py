@@ -67,7 +67,7 @@ LEFT = 499
 
 _SANE_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
-DISCARD_BYTES: Final = 64 << 20
+DISCARD_BYTES: Final = 128 << 20
 DISCARD_SECONDS: Final = 5.0
 """How much of a refused body is still read, so that the client gets to see the refusal."""
 

@@ -14,6 +14,8 @@ MAX_POINTS: Final = 1000
 MAX_SPARSE: Final = 65_536
 MAX_PAYLOAD_DEPTH: Final = 32
 LARGEST_INTEGER: Final = 1 << 63
+LARGEST_NUMBER: Final = float.fromhex("0x1.fffffep+127")
+"""Largest of a vector's numbers, which have 32 bits; whatever is larger would be infinite."""
 
 
 def checked_id(value: object, where: str) -> PointId:
@@ -41,8 +43,7 @@ def checked_dense(values: Sequence[float], dimensions: int, where: str) -> tuple
             param=where,
             details={"expected": dimensions, "got": len(values)},
         )
-    if not all(map(math.isfinite, values)):
-        raise InvalidRequest(f"{where} has values that are not finite", param=where)
+    _check_numbers(values, where)
     return tuple(values)
 
 
@@ -58,10 +59,15 @@ def checked_sparse(indices: Sequence[int], values: Sequence[float], where: str) 
         raise InvalidRequest(
             f"{where}.indices must be distinct integers from 0 to 2**32 - 1", param=where
         )
-    if not all(map(math.isfinite, values)):
-        raise InvalidRequest(f"{where} has values that are not finite", param=where)
+    _check_numbers(values, where)
     pairs = sorted(zip(indices, values, strict=True))
     return Sparse(tuple(index for index, _ in pairs), tuple(value for _, value in pairs))
+
+
+def _check_numbers(values: Sequence[float], where: str) -> None:
+    is_finite = all(map(math.isfinite, values))
+    if not is_finite or max(map(abs, values), default=0.0) > LARGEST_NUMBER:
+        raise InvalidRequest(f"{where} has values that are not finite in 32 bits", param=where)
 
 
 def checked_tokens(rows: Sequence[Sequence[float]], width: int, where: str) -> TokenVectors:
@@ -96,6 +102,25 @@ def _check_value(value: object, where: str, depth: int) -> None:
         raise InvalidRequest(f"{where}: {value} is no 64-bit integer; send a string", param=where)
     elif isinstance(value, float) and not math.isfinite(value):
         raise InvalidRequest(f"{where} has a number that is not finite", param=where)
+
+
+def checked_filter(where: dict[str, Any]) -> dict[str, Any]:
+    """Return a filter; raises ValueError for a number that JSON cannot say.
+
+    It would be left out on its way to the store, and a filter without a bound finds everything.
+    """
+    left: list[object] = [where]
+    while left:
+        match left.pop():
+            case Mapping() as members:
+                left += members.values()
+            case list() as items:
+                left += items
+            case float() as number if not math.isfinite(number):
+                raise ValueError("has a number that is not finite")
+            case _:
+                pass
+    return where
 
 
 def shown_payload(payload: Mapping[str, Any]) -> dict[str, Any]:

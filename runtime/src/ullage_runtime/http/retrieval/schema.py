@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.http.openai.fields import Text
@@ -11,6 +20,7 @@ from ullage_runtime.retrieval.points import (
     MAX_POINTS,
     MAX_SPARSE,
     checked_dense,
+    checked_filter,
     checked_id,
     checked_ids,
     checked_payload,
@@ -44,10 +54,32 @@ _NUMBERS: Final = {
     "maxItems": MAX_DIMENSIONS,
 }
 
+
+def within(least: int, most: int) -> WrapValidator:
+    """Return what names both ends of a range to whoever is outside of it."""
+
+    def checked(value: object, validated: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return validated(value)
+        except ValidationError:
+            raise ValueError(f"must be an integer from {least} to {most}") from None
+
+    return WrapValidator(checked)
+
+
+Limit = Annotated[int, Field(ge=1, le=MAX_CANDIDATES), within(1, MAX_CANDIDATES)]
+"""How many findings are wanted."""
+Offset = Annotated[int, Field(ge=0, lt=MAX_CANDIDATES), within(0, MAX_CANDIDATES - 1)]
+"""How many findings are passed over."""
+GroupSize = Annotated[int, Field(ge=1, le=100), within(1, 100)]
 PointKey = Annotated[Any, _ID]
 """An unsigned number or a UUID."""
 Ids = Annotated[list[PointKey], Field(min_length=1, max_length=MAX_POINTS)]
-Where = Annotated[dict[str, Any], Field(description="A filter in Qdrant's language.")]
+Where = Annotated[
+    dict[str, Any],
+    AfterValidator(checked_filter),
+    Field(description="A filter in Qdrant's language."),
+]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -131,7 +163,7 @@ class RetrieveBody(Body):
 class ScrollBody(Body):
     """A page of points."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_POINTS)] = 100
+    limit: Annotated[int, Field(ge=1, le=MAX_POINTS), within(1, MAX_POINTS)] = 100
     after: PointKey | None = None
     """`next` of the page before."""
     filter: Where | None = None
@@ -186,15 +218,15 @@ class SearchBody(Body):
     """A dense vector to search with instead of the query's own."""
     mode: Literal["Dense", "Sparse", "Hybrid"] | None = None
     """Hybrid where the collection has sparse vectors, else Dense."""
-    limit: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = 10
-    offset: Annotated[int, Field(ge=0, lt=MAX_CANDIDATES)] = 0
+    limit: Limit = 10
+    offset: Offset = 0
     filter: Where | None = None
     score_threshold: float | None = None
     """Least score of dense findings before they are fused; 0 is none."""
     fusion: FusionBody | None = None
     group_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Payload field of whose values each is found but once, such as `document`."""
-    group_size: Annotated[int, Field(ge=1, le=100)] = 1
+    group_size: GroupSize = 1
     rerank: bool | None = None
     """Whether findings are looked at again, by the collection's reranker or by the vectors of their
     tokens; where it has either, by default."""
@@ -264,12 +296,12 @@ class RecommendBody(Body):
     """Ids of points that findings are to be like; they are not found themselves."""
     negative: Annotated[list[PointKey], Field(max_length=MAX_EXAMPLES)] = Field(default=[])
     """Ids of points that they are to be unlike, likewise."""
-    limit: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = 10
-    offset: Annotated[int, Field(ge=0, lt=MAX_CANDIDATES)] = 0
+    limit: Limit = 10
+    offset: Offset = 0
     filter: Where | None = None
     score_threshold: float | None = None
     group_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    group_size: Annotated[int, Field(ge=1, le=100)] = 1
+    group_size: GroupSize = 1
     exact: bool = False
 
     def search(self, collection: Collection, target: list[float]) -> Search:

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from ullage_runtime.http.openai.fields import Text
-from ullage_runtime.http.retrieval.schema import MAX_QUERY, Body, Flat, SearchBody
+from ullage_runtime.http.retrieval.schema import MAX_QUERY, Body, Flat, SearchBody, within
 from ullage_runtime.retrieval.sessions.sessions import MAX_TEXT
 
 DAY: Final = 86_400
@@ -45,4 +45,4 @@ class RecallBody(Body):
     """What turns are to be like."""
 
     query: Annotated[Text, Field(min_length=1, max_length=MAX_QUERY)]
-    limit: Annotated[int, Field(ge=1, le=100)] = 10
+    limit: Annotated[int, Field(ge=1, le=100), within(1, 100)] = 10

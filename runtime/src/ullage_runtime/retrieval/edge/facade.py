@@ -53,7 +53,7 @@ class Facade:
                 result = await answer(self, request)
             except Refused as error:
                 return _refusal(error.status, str(error))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 return _refusal(400, f"Format error in JSON body: {error!r}")
             except (OptimisationFailed, OSError) as error:
                 log.error("a shard cannot be used", error=str(error))  # noqa: TRY400

@@ -219,6 +219,18 @@ class DocumentsFile:
         )
         return [document_id for (document_id,) in rows]
 
+    def note_begun(self, document: Document, chunker: str, chunks: int) -> None:
+        """Note how many chunks may be in the index from now on, whatever becomes of them.
+
+        What takes the document's place amid its work, or after a crash, has them removed.
+        """
+        with transaction(self._db) as db:
+            db.execute(
+                "UPDATE documents SET chunker = :chunker, chunks = MAX(chunks, :chunks) "
+                "WHERE id = :id AND (chunker = :chunker OR chunks = 0)",
+                {"chunker": chunker, "chunks": chunks, "id": document.id},
+            )
+
     def note_done(self, document: Document, chunker: str, chunks: int) -> None:
         """Note that a document is indexed; one brought anew meanwhile is still to be done."""
         with transaction(self._db) as db:
@@ -257,8 +269,8 @@ class DocumentsFile:
     def cut_otherwise(self, chunker: str) -> int:
         """Return how many documents are in the index by another chunker, or wait to be."""
         row = self._db.execute(
-            "SELECT COUNT(*) FROM documents WHERE chunker != ? AND state != ?",
-            (chunker, State.FAILED),
+            "SELECT COUNT(*) FROM documents WHERE chunker != ? AND state != ? OR state = ?",
+            (chunker, State.FAILED, State.PENDING),
         ).fetchone()
         return int(row[0])
 

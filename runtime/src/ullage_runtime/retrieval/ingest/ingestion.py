@@ -279,6 +279,8 @@ class Ingestion:
         chunks = await chunker.chunks(document.text, lengths, document.id)
         if not chunks:
             raise InvalidRequest("the document has no text")
+        begun = partial(self._file.note_begun, document, chunker.key, len(chunks))
+        await self._on_file(begun)
         versions = []
         for first in range(0, len(chunks), BATCH):
             points = [
