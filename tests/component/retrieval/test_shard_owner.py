@@ -22,7 +22,6 @@ from ullage_runtime.retrieval.stores.port import (
     Branch,
     Point,
     Query,
-    StoreRefused,
     StoreUnavailable,
 )
 from ullage_runtime.retrieval.stores.qdrant import QdrantStore
@@ -182,7 +181,7 @@ async def test_nobody_without_the_key_gets_in(place: tuple[ShardOwner, QdrantSto
     owner, _ = place
     for key in (None, "wrong"):
         stranger = QdrantStore(owner.url, key)
-        with pytest.raises(StoreRefused, match="API key"):
+        with pytest.raises(StoreUnavailable, match="Invalid API key"):
             await stranger.count(NAME)
         await stranger.close()
 
