@@ -34,12 +34,13 @@ class Gated(QuickEmbedder):
         tenant: str,
         urgent: bool,
         further: Sequence[Output] = (),
+        lasting: bool = True,
     ) -> Embedded:
         if any("slow" in text for text in texts):
             self.reached.set()
             await self.gate.wait()
         return await super().embed(
-            model, texts, role, tenant=tenant, urgent=urgent, further=further
+            model, texts, role, tenant=tenant, urgent=urgent, further=further, lasting=lasting
         )
 
 
