@@ -2,6 +2,7 @@
 
 import asyncio
 import pathlib
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from tests.support.reindexed import Place, QuickEmbedder, place, spec
 from ullage_runtime.core.errors import ServingError
 from ullage_runtime.core.pooled import Output, Role
 from ullage_runtime.retrieval.embedding import Embedded
-from ullage_runtime.retrieval.ingest.documents import Document, Operation, State
+from ullage_runtime.retrieval.ingest.documents import Document, DocumentsFile, Operation, State
 from ullage_runtime.retrieval.ingest.ingestion import AT_ONCE, READ_AHEAD, Ingestion
 
 PATIENCE = 60.0
@@ -109,6 +110,28 @@ async def test_a_document_brought_again_while_it_is_written_leaves_none_of_its_f
     assert await here.notes.count() == 1
     kept = await taken.document("one")
     assert (kept.state, kept.chunks, kept.document.text) == (State.DONE, 1, "short")
+
+
+async def test_what_is_written_of_a_document_that_came_to_no_end_goes_once_it_is_replaced(
+    here: Place, embedder: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder.gate.set()
+    taken = ingestion(here)
+    tried = threading.Event()
+
+    def no_room(*_: object) -> None:
+        tried.set()
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DocumentsFile, "note_done", no_room)
+        await taken.accept([Document("one", LONG)])
+        await asyncio.to_thread(tried.wait, PATIENCE)
+        assert await here.notes.count() > 1
+        # As it is after a crash, too: its chunks are there, and it is still to be done.
+        second = await taken.accept([Document("one", "short")])
+    assert (await done(here, second)).chunks == 1
+    assert await here.notes.count() == 1
 
 
 async def test_what_waits_for_its_model_is_tried_again_and_what_is_bad_fails_alone(
