@@ -118,6 +118,31 @@ async def test_documents_go_to_a_server_are_found_and_outlive_the_pod_and_the_se
             assert again["unchanged"] == 1
 
 
+async def test_another_store_is_taken_up_at_once_and_where_it_lacks_the_data_that_is_said(
+    tmp_path: pathlib.Path, files: pathlib.Path, keys: pathlib.Path
+) -> None:
+    async with qdrant_server(tmp_path / "server") as server:
+        (keys / HOST).write_text(server.key)
+        moved = QdrantServer(server.owner)
+        await moved.begin()
+        try:
+            desired = document(files, MODELS, on(server))
+            async with pod(tmp_path, desired, credentials_dir=keys) as (runtime, client):
+                await ready(client)
+                await written(client)
+                here = document(files, MODELS, notes()).sealed(2)
+                await runtime.documents.accept(here)
+                told = await said(client, "the store has no 'notes-1', which the log of collection")
+                assert not told["ready"]
+                await server.end()
+                await runtime.documents.accept(document(files, MODELS, on(moved)).sealed(3))
+                await ready(client)
+                assert await count(client) == len(POINTS)
+                assert (await found(client, TEXTS[3]))[0] == 3
+        finally:
+            await moved.close()
+
+
 @pytest.mark.parametrize("key", [None, "another server's"])
 async def test_a_key_that_is_missing_or_wrong_is_named_by_its_host_and_the_next_one_is_tried(
     tmp_path: pathlib.Path, files: pathlib.Path, keys: pathlib.Path, key: str | None

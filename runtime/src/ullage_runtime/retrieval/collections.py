@@ -161,7 +161,7 @@ class Collections:
         by_name = {each.name: each for each in wanted}
         for name, old in list(self._held.items()):
             desired_now = by_name.get(name)
-            if desired_now is None or desired_now.dropped != old.desired.dropped:
+            if desired_now is None or _place(desired_now) != _place(old.desired):
                 await self._close(self._held.pop(name))
         for name, desired in by_name.items():
             held = self._held.get(name)
@@ -361,6 +361,12 @@ class Collections:
 
 async def _nothing(_: str) -> None:
     """Do nothing."""
+
+
+def _place(desired: DesiredCollection) -> tuple[bool, str]:
+    """Return whether a collection is only to be removed, and its server; none: this machine."""
+    store = desired.spec.store
+    return desired.dropped, (store.url or "") if store is not None else ""
 
 
 def _unavailable(name: str, why: str) -> CollectionUnavailable:
