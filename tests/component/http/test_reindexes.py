@@ -155,18 +155,19 @@ class Traffic:
             number = self.writes % self.base
             self.writes += 1
             self.touched.add(number)
+            # Until it is acknowledged it may be as it was or as it is to be.
+            self.written.pop(number, None)
+            self.deleted.discard(number)
             if number % 5 == 0:
                 answer = await self.client.post(
                     f"{C}/points/delete", params={"wait": True}, json={"ids": [number]}
                 )
                 self.deleted.add(number)
-                self.written.pop(number, None)
             else:
                 point = {"id": number, "text": text(number), "payload": {"again": self.writes}}
                 answer = await self.client.put(
                     f"{C}/points", params={"wait": True}, json={"points": [point]}
                 )
-                self.deleted.discard(number)
                 self.written[number] = self.writes
             if answer.status_code != 200:
                 self.failures.append(answer.text)
