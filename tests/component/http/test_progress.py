@@ -26,8 +26,9 @@ from tests.support.collection_pods import (
 from tests.support.runtimes import eventually
 from ullage_api.wire.pool_desired import PoolDesired
 from ullage_runtime.app import Runtime
+from ullage_runtime.http import viewers
 from ullage_runtime.http.disconnect import ClientLeft
-from ullage_runtime.http.retrieval import progress
+from ullage_runtime.http.retrieval.progress import ProgressStream
 
 PATIENCE = 60.0
 EVENTS = {"accept": "text/event-stream"}
@@ -135,11 +136,11 @@ async def test_only_so_many_are_told_at_once(
     runtime, client = place
     path = await waits(runtime, client, files)
     async with contextlib.AsyncExitStack() as stack:
-        for _ in range(progress.MAX_WATCHERS):
+        for _ in range(viewers.MAX_VIEWERS):
             answer = await stack.enter_async_context(client.stream("GET", path, headers=EVENTS))
             assert answer.status_code == httpx.codes.OK
         message = refused(await client.get(path, headers=EVENTS), 429, "overloaded")
-        assert f"{progress.MAX_WATCHERS} clients" in message
+        assert f"{viewers.MAX_VIEWERS} clients" in message
         assert (await client.get(path)).json()["status"] == "running", "asking is free"
     await eventually(lambda: runtime.services.watchers.count == 0, PATIENCE)
 
@@ -149,7 +150,7 @@ async def test_a_stream_ends_after_a_while_and_the_next_one_goes_on(
 ) -> None:
     runtime, client = place
     path = await waits(runtime, client, files)
-    monkeypatch.setattr(progress, "LIFE_SECONDS", 0.1)
+    monkeypatch.setattr(viewers, "LIFE_SECONDS", 0.1)
     for _ in range(2):
         async with client.stream("GET", path, headers=EVENTS) as answer:
             told = [each async for each in parts(answer) if each is not None]
@@ -161,10 +162,10 @@ async def test_a_client_that_reads_no_more_is_left(
 ) -> None:
     runtime, client = place
     path = await waits(runtime, client, files)
-    monkeypatch.setattr(progress, "SEND_SECONDS", 0.1)
+    monkeypatch.setattr(viewers, "SEND_SECONDS", 0.1)
     name, operation = await runtime.services.collections.operation(path.rpartition("/")[2])
     ingestion, watchers = runtime.services.collections.ingestion(name), runtime.services.watchers
-    stream = progress.ProgressStream(ingestion, operation, watchers, HEARTBEAT)
+    stream = ProgressStream(ingestion, operation, watchers, HEARTBEAT)
     stuck = asyncio.Event()
 
     async def send(message: Message) -> None:

@@ -18,8 +18,9 @@ from tests.support.viewers import Viewer, viewing
 from ullage_api.conditions import Reason
 from ullage_runtime.app import Runtime, running
 from ullage_runtime.core.domain import Footprint
+from ullage_runtime.http import viewers as listening
 from ullage_runtime.http.auth import entry_line
-from ullage_runtime.http.status import router, service
+from ullage_runtime.http.status import service
 from ullage_runtime.models.pool import ModelPool
 
 PROMISED_SECONDS = 0.05
@@ -269,7 +270,7 @@ async def test_who_does_not_read_keeps_nothing_waiting_and_sees_the_present_afte
 async def test_who_reads_no_more_is_left_and_its_place_is_free(
     runtime: Runtime, pool: ModelPool, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(listening, "SEND_SECONDS", 0.2)
     long = "x" * 200_000
     async with viewing(runtime) as viewer:
         await viewer.next()
@@ -286,7 +287,7 @@ async def test_who_reads_no_more_is_left_and_its_place_is_free(
 async def test_so_many_may_look_and_no_more(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router, "MAX_VIEWERS", 2)
+    monkeypatch.setattr(listening, "MAX_VIEWERS", 2)
     async with viewing(runtime) as one, viewing(runtime) as other:
         await one.next()
         await other.next()
@@ -303,7 +304,7 @@ async def test_so_many_may_look_and_no_more(
 async def test_a_connection_ends_after_a_while_and_goes_on_with_its_cursor(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router, "LIFE_SECONDS", 0.3)
+    monkeypatch.setattr(listening, "LIFE_SECONDS", 0.3)
     async with viewing(runtime) as viewer:
         assert await viewer.end() == (1001, "connect again to go on")
     async with viewing(runtime, after=viewer.cursor) as again:

@@ -15,7 +15,7 @@ from ullage_runtime.http.limits import Limits
 from ullage_runtime.http.metrics import Metrics
 from ullage_runtime.http.rate_limits import RateLimits
 from ullage_runtime.http.responses.keeping import KeptResponses
-from ullage_runtime.http.status.viewers import Viewers
+from ullage_runtime.http.viewers import Viewers
 from ullage_runtime.models.caches import Caches
 from ullage_runtime.models.ports import Models
 from ullage_runtime.retrieval.collections import Collections
@@ -51,9 +51,13 @@ class Services:
     sessions: Sessions
     caches: Caches = field(default_factory=Caches)
     rate_limits: RateLimits = field(default_factory=RateLimits)
-    viewers: Viewers = field(default_factory=Viewers)
+    viewers: Viewers = field(default_factory=lambda: Viewers("viewers look at this pod already"))
     """Of the live view."""
-    watchers: Viewers = field(default_factory=Viewers)
+    watchers: Viewers = field(
+        default_factory=lambda: Viewers(
+            "clients are told of operations already; ask now and then instead"
+        )
+    )
     """Of operations."""
     now: Callable[[], float] = field(default=time.time)
     go_back: GoBack | None = None

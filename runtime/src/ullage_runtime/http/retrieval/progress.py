@@ -6,31 +6,21 @@ lies between, never how it ends.
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from functools import partial
 from typing import Final
 
-import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ullage_runtime.core.errors import Overloaded
 from ullage_runtime.http import sse
-from ullage_runtime.http.disconnect import ClientLeft, while_connected
+from ullage_runtime.http.disconnect import while_connected
 from ullage_runtime.http.retrieval.service import operation_object
-from ullage_runtime.http.status.viewers import Viewers
+from ullage_runtime.http.viewers import Viewers, read_in_time, tell
 from ullage_runtime.retrieval.ingest.documents import Operation
 from ullage_runtime.retrieval.ingest.ingestion import Ingestion
 
-log = structlog.stdlib.get_logger(__name__)
-
-MAX_WATCHERS: Final = 64
-"""Streams of one process at a time."""
 PAUSE_SECONDS: Final = 0.2
 """Least time between two events: documents may be done faster than anybody wants to hear of it."""
-SEND_SECONDS: Final = 30.0
-"""How long a client may take to read what the connection's buffers have no room for."""
-LIFE_SECONDS: Final = 600.0
-"""How long one stream lasts: who comes back shows its key again."""
 
 
 class ProgressStream(Response):
@@ -48,21 +38,13 @@ class ProgressStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream; raises Overloaded before anything is sent."""
         del scope
-        if self._watchers.count >= MAX_WATCHERS:
-            raise Overloaded(
-                f"{MAX_WATCHERS} clients are told of operations already; ask now and then instead",
-                retry_after=10,
-            )
         with self._watchers.one_more():
             await while_connected(receive, self._stream(send))
 
     async def _stream(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LIFE_SECONDS), aclosing(self._events()) as events:
-                async for event in events:
-                    await _sent(send, event)
-        await _sent(send, b"", more=False)
+        await tell(self._events(), partial(_send, send))
+        await read_in_time(send({"type": "http.response.body", "body": b""}))
 
     async def _events(self) -> AsyncGenerator[bytes]:
         told = self._operation
@@ -80,10 +62,5 @@ def _event(operation: Operation) -> bytes:
     return sse.event(operation_object(operation).model_dump(mode="json"))
 
 
-async def _sent(send: Send, part: bytes, *, more: bool = True) -> None:
-    try:
-        async with asyncio.timeout(SEND_SECONDS):
-            await send({"type": "http.response.body", "body": part, "more_body": more})
-    except TimeoutError:
-        log.info("a client reads no more", seconds=SEND_SECONDS)
-        raise ClientLeft from None
+async def _send(send: Send, part: bytes) -> None:
+    await send({"type": "http.response.body", "body": part, "more_body": True})

@@ -4,27 +4,19 @@ import asyncio
 import contextlib
 from typing import Final
 
-import structlog
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from ullage_runtime.core.errors import Overloaded, ShuttingDown
+from ullage_runtime.core.errors import ShuttingDown
 from ullage_runtime.http.disconnect import ClientLeft, while_connected
 from ullage_runtime.http.middleware import KEY
 from ullage_runtime.http.services import ServicesOf
 from ullage_runtime.http.status.schema import Cursor
 from ullage_runtime.http.status.service import Feed
-
-log = structlog.stdlib.get_logger(__name__)
+from ullage_runtime.http.viewers import tell
 
 router = APIRouter()
 
-MAX_VIEWERS: Final = 64
-"""Viewers of one process at a time."""
-SEND_SECONDS: Final = 30.0
-"""How long a viewer may take to read what the connection's buffers have no room for."""
-LIFE_SECONDS: Final = 600.0
-"""How long one connection lasts: who comes back shows its key again."""
 CLOSE_SECONDS: Final = 2.0
 """How long a viewer has to take note of the end."""
 GOING_AWAY: Final = 1001
@@ -34,8 +26,6 @@ GOING_AWAY: Final = 1001
 async def ws_status(websocket: WebSocket, services: ServicesOf, after: str = "") -> None:
     """Tell what is so in this pod, then what changes, until the viewer leaves."""
     cursor = Cursor.parse(after) if after else None
-    if services.viewers.count >= MAX_VIEWERS:
-        raise Overloaded(f"{MAX_VIEWERS} viewers look at this pod already", retry_after=10)
     with services.viewers.one_more():
         await websocket.accept()
         feed = Feed(services.models, websocket.scope.get(KEY), cursor, services.now)
@@ -53,19 +43,10 @@ async def ws_status(websocket: WebSocket, services: ServicesOf, after: str = "")
 
 async def _tell(websocket: WebSocket, feed: Feed) -> None:
     """Send the feed's messages for as long as a connection lasts."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LIFE_SECONDS), contextlib.aclosing(feed.messages()) as messages:
-            async for message in messages:
-                await _send(websocket, message.model_dump_json(by_alias=True))
-
-
-async def _send(websocket: WebSocket, text: str) -> None:
-    try:
-        async with asyncio.timeout(SEND_SECONDS):
-            await websocket.send_text(text)
-    except TimeoutError:
-        log.info("a viewer reads no more", seconds=SEND_SECONDS)
-        raise ClientLeft from None
+    await tell(
+        feed.messages(),
+        lambda message: websocket.send_text(message.model_dump_json(by_alias=True)),
+    )
 
 
 async def _end(websocket: WebSocket, why: str) -> None:
