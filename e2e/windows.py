@@ -118,16 +118,35 @@ class Window:
         """Return the answers that contain more than one of `texts`."""
         return [o.text for o in self.outcomes if sum(text in o.text for text in texts) > 1]
 
-    def require(self, *, texts: Sequence[str] = ()) -> None:
+    def require(
+        self,
+        *,
+        texts: Sequence[str] = (),
+        stall: float | None = None,
+        p99: float | None = None,
+    ) -> None:
         """Raise AssertionError, with all that is not so, unless every request was answered well.
 
         Args:
             texts: of which no answer may contain more than one.
+            stall: longest that any client may have waited for its next token, in seconds.
+            p99: what 99 of 100 new requests may have waited for their first token, in seconds.
         """
         wrong = [f"failed: {failure}" for failure in self.failures]
         wrong += [f"mixed: {text!r}" for text in self.mixed(texts)]
+        if stall is not None and self.longest_stall > stall:
+            wrong.append(f"the longest stall: {self.longest_stall:.3f} s, not {stall:.3f} s")
+        if p99 is not None:
+            wrong += self._too_slow(p99)
         if wrong:
             raise AssertionError("\n".join(wrong))
+
+    def _too_slow(self, limit: float) -> list[str]:
+        count = sum(o.is_timed and bool(o.times) for o in self.started)
+        if count < P99_REQUESTS:
+            return [f"a p99 takes {P99_REQUESTS} requests; it has {count}"]
+        seconds = self.first_token_seconds(0.99)
+        return [f"p99: {seconds:.3f} s, not {limit:.3f} s"] if seconds > limit else []
 
     def summary(self) -> dict[str, float]:
         """Return its numbers, to be printed."""

@@ -131,22 +131,32 @@ async def test_busy_clients_are_all_open_at_once_and_only_the_open_loop_is_timed
 
 async def test_a_window_without_fault_has_what_is_required_of_it(tmp_path: pathlib.Path) -> None:
     async with traffic_to(tmp_path, pool()) as traffic:
-        await asyncio.to_thread(traffic.wait_for, 10)
-    traffic.window().require(texts=["one", "two"])
+        await asyncio.to_thread(traffic.wait_for, 100)
+    traffic.window().require(texts=["one", "two"], stall=60, p99=60)
 
 
 async def test_a_window_tells_everything_that_is_not_as_required(tmp_path: pathlib.Path) -> None:
     models = pool(lambda _: says("I am one,", " I am two"))
     async with traffic_to(tmp_path, models) as traffic:
-        await asyncio.to_thread(traffic.wait_for, 10)
+        await asyncio.to_thread(traffic.wait_for, 100)
         models.scripts["chat"] = fails_after("I", error=EngineFailed("the engine died"))
         await asyncio.to_thread(traffic.wait_for, 3)
     with pytest.raises(AssertionError) as wrong:
-        traffic.window().require(texts=["am one", "am two"])
+        traffic.window().require(texts=["am one", "am two"], stall=0, p99=0)
     said = str(wrong.value)
     assert "failed: " in said
     assert "the engine died" in said
     assert "mixed: 'I am one, I am two'" in said
+    assert "the longest stall: " in said
+    assert "p99: " in said
+
+
+async def test_a_p99_of_few_requests_is_none(tmp_path: pathlib.Path) -> None:
+    async with traffic_to(tmp_path, pool()) as traffic:
+        await asyncio.to_thread(traffic.wait_for, 3)
+        traffic.mark("few")
+    with pytest.raises(AssertionError, match="a p99 takes 100 requests"):
+        traffic.window("start", "few").require(p99=60)
 
 
 async def test_traffic_that_breaks_itself_says_so(tmp_path: pathlib.Path) -> None:
