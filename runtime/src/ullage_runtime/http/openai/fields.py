@@ -40,7 +40,7 @@ class Request(BaseModel):
     )
 
 
-def _named(what: str) -> WrapValidator:
+def named(what: str) -> WrapValidator:
     """Return a validator that says what a value must be, whatever is wrong with it."""
 
     def checked(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -52,10 +52,10 @@ def _named(what: str) -> WrapValidator:
     return WrapValidator(checked)
 
 
-Temperature = Annotated[float, Field(ge=0, le=2), _named("a number from 0 to 2")]
-Share = Annotated[float, Field(gt=0, le=1), _named("a number above 0 and up to 1")]
-Ratio = Annotated[float, Field(ge=0, le=1), _named("a number from 0 to 1")]
-Penalty = Annotated[float, Field(ge=-2, le=2), _named("a number from -2 to 2")]
+Temperature = Annotated[float, Field(ge=0, le=2), named("a number from 0 to 2")]
+Share = Annotated[float, Field(gt=0, le=1), named("a number above 0 and up to 1")]
+Ratio = Annotated[float, Field(ge=0, le=1), named("a number from 0 to 1")]
+Penalty = Annotated[float, Field(ge=-2, le=2), named("a number from -2 to 2")]
 
 
 def _whole(value: object) -> object:
@@ -66,32 +66,32 @@ def _whole(value: object) -> object:
 _WHOLE = BeforeValidator(_whole)
 
 # Divided by less than this, logits leave the range of numbers.
-Repetition = Annotated[float, Field(ge=0.01, le=10), _named("a number from 0.01 to 10")]
+Repetition = Annotated[float, Field(ge=0.01, le=10), named("a number from 0.01 to 10")]
 TopK = Annotated[
     int,
     Field(ge=-1, lt=_TOKENS),
     _WHOLE,
-    _named(f"an integer from 0 to {_TOKENS - 1}, or -1 for all"),
+    named(f"an integer from 0 to {_TOKENS - 1}, or -1 for all"),
 ]
 Limit = Annotated[
-    int, Field(ge=1, lt=_TOKENS), _WHOLE, _named(f"an integer from 1 to {_TOKENS - 1}")
+    int, Field(ge=1, lt=_TOKENS), _WHOLE, named(f"an integer from 1 to {_TOKENS - 1}")
 ]
 LimitOrNone = Annotated[
-    int, Field(ge=0, lt=_TOKENS), _WHOLE, _named(f"an integer from 0 to {_TOKENS - 1}")
+    int, Field(ge=0, lt=_TOKENS), _WHOLE, named(f"an integer from 0 to {_TOKENS - 1}")
 ]
 Seed = Annotated[
-    int, Field(ge=-(1 << 63), lt=1 << 63), _WHOLE, _named("an integer from -2**63 to 2**63 - 1")
+    int, Field(ge=-(1 << 63), lt=1 << 63), _WHOLE, named("an integer from -2**63 to 2**63 - 1")
 ]
 Count = Annotated[
-    int, Field(ge=1, le=MAX_CHOICES), _WHOLE, _named(f"an integer from 1 to {MAX_CHOICES}")
+    int, Field(ge=1, le=MAX_CHOICES), _WHOLE, named(f"an integer from 1 to {MAX_CHOICES}")
 ]
 Logprobs = Annotated[
-    int, Field(ge=0, le=MAX_LOGPROBS), _WHOLE, _named(f"an integer from 0 to {MAX_LOGPROBS}")
+    int, Field(ge=0, le=MAX_LOGPROBS), _WHOLE, named(f"an integer from 0 to {MAX_LOGPROBS}")
 ]
 
 Tier = Annotated[
     Literal["auto", "default", "flex", "scale", "priority"],
-    _named("one of auto, default, flex, scale and priority"),
+    named("one of auto, default, flex, scale and priority"),
 ]
 """How urgent a request is, in OpenAI's words."""
 ServedTier = Literal["default", "flex"]

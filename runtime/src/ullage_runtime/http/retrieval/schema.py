@@ -7,14 +7,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
 )
 
 from ullage_runtime.core.errors import InvalidRequest
-from ullage_runtime.http.openai.fields import Text
+from ullage_runtime.http.openai.fields import Text, named
 from ullage_runtime.retrieval.collection import Collection, NewPoint
 from ullage_runtime.retrieval.points import (
     MAX_POINTS,
@@ -57,14 +55,7 @@ _NUMBERS: Final = {
 
 def within(least: int, most: int) -> WrapValidator:
     """Return what names both ends of a range to whoever is outside of it."""
-
-    def checked(value: object, validated: ValidatorFunctionWrapHandler) -> object:
-        try:
-            return validated(value)
-        except ValidationError:
-            raise ValueError(f"must be an integer from {least} to {most}") from None
-
-    return WrapValidator(checked)
+    return named(f"an integer from {least} to {most}")
 
 
 Limit = Annotated[int, Field(ge=1, le=MAX_CANDIDATES), within(1, MAX_CANDIDATES)]
