@@ -122,14 +122,28 @@ class Cluster:
         *,
         timeout: float = COMMAND_SECONDS,
         poll: float = POLL_SECONDS,
+        show: Callable[[], object] | None = None,
     ) -> None:
-        """Wait until `ready()` is true, or raise `DeadlineError` that says what did not happen."""
+        """Wait until `ready()`, or raise `DeadlineError`: what did not happen, and what is so."""
         deadline = time.monotonic() + timeout
         while not ready():
             if time.monotonic() > deadline:
-                message = f"{what}: not within {timeout:.0f} s"
+                state = f"; instead: {show()}" if show else ""
+                message = f"{what}: not within {timeout:.0f} s{state}"
                 raise DeadlineError(message)
             time.sleep(poll)
+
+    def wait_until_gone(self, *what: str, timeout: float = 120.0) -> None:
+        """Wait until `kubectl get WHAT` finds nothing; what stays is told with its conditions."""
+        left: dict[str, object] = {}
+
+        def gone() -> bool:
+            left.clear()
+            for each in self.get_json(*what)["items"]:
+                left[each["metadata"]["name"]] = each.get("status", {}).get("conditions")
+            return not left
+
+        self.wait_for(f"{' '.join(what)} are gone", gone, timeout=timeout, show=lambda: left)
 
     def service_ip(self, namespace: str, name: str) -> str:
         """Return a Service's cluster address, which this machine can reach on our own node."""

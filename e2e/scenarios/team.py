@@ -6,12 +6,10 @@ import itertools
 import json
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from e2e.cluster.errors import DeadlineError
 from e2e.cluster.network import free_ports
 
 if TYPE_CHECKING:
@@ -108,12 +106,7 @@ class Team:
         show: Callable[[], object] | None = None,
     ) -> None:
         """Wait until `reached()`, or fail saying what did not happen and what is so instead."""
-        deadline = time.monotonic() + timeout
-        while not reached():
-            if time.monotonic() > deadline:
-                state = f"; instead: {show()}" if show else ""
-                raise AssertionError(f"{what}: not within {timeout:.0f} s{state}")
-            time.sleep(POLL_SECONDS)
+        self.cluster.wait_for(what, reached, timeout=timeout, poll=POLL_SECONDS, show=show)
 
     @contextmanager
     def reach(self, service: str) -> Iterator[str]:
@@ -167,19 +160,7 @@ def new_team(cluster: Cluster) -> Iterator[Team]:
 
 def teams_are_gone(cluster: Cluster) -> None:
     """Wait until the namespaces of all teams are gone; one that stays says what holds it."""
-    left: dict[str, object] = {}
-
-    def gone() -> bool:
-        left.clear()
-        for each in cluster.get_json("namespaces", "-l", TEAM_LABEL)["items"]:
-            left[each["metadata"]["name"]] = each["status"].get("conditions")
-        return not left
-
-    try:
-        cluster.wait_for("the teams' namespaces are gone", gone, timeout=120)
-    except DeadlineError as error:
-        error.add_note(json.dumps(left))
-        raise
+    cluster.wait_until_gone("namespaces", "-l", TEAM_LABEL)
 
 
 def _listens(address: str, port: int) -> bool:

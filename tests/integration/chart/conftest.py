@@ -1,13 +1,11 @@
 """A cluster for the chart alone: its tests install and remove what others rely on."""
 
-import json
 import os
 from collections.abc import Iterator
 
 import pytest
 
 from e2e.cluster.cluster import Cluster
-from e2e.cluster.errors import DeadlineError
 from e2e.cluster.layout import Spec
 from e2e.cluster.lifecycle import down, up
 from tests.support.chart import ROOT
@@ -66,16 +64,4 @@ def crds(empty_cluster: Cluster) -> Iterator[None]:
 def remove_crds(cluster: Cluster) -> None:
     """Remove every CRD; one that stays says why."""
     cluster.kubectl("delete", "customresourcedefinitions", "--all", "--wait=false")
-    left: dict[str, object] = {}
-
-    def gone() -> bool:
-        left.clear()
-        for each in cluster.get_json("customresourcedefinitions")["items"]:
-            left[each["metadata"]["name"]] = each.get("status", {}).get("conditions")
-        return not left
-
-    try:
-        cluster.wait_for("the CRDs are gone", gone, timeout=120)
-    except DeadlineError as error:
-        error.add_note(json.dumps(left))
-        raise
+    cluster.wait_until_gone("customresourcedefinitions")
