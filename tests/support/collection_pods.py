@@ -98,6 +98,11 @@ async def posted(client: httpx.AsyncClient, path: str, body: Any, status: int = 
     return answer.json()
 
 
+async def count(client: httpx.AsyncClient) -> int:
+    """Return how many points the collection has."""
+    return int((await posted(client, f"{C}/points/count", {}))["count"])
+
+
 def refused(answer: httpx.Response, status: int, code: str) -> str:
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["code"] == code

@@ -44,6 +44,12 @@ ENDS: dict[str, dict[str, Any]] = {
 TEXTS = {name: "".join(f" {name}{n}" for n in range(PIECES)) for name in ("alpha", "beta")}
 
 
+def lacking(path: pathlib.Path) -> None:
+    """Write a model, beside a pair, of which only llama.cpp can tell that something is missing."""
+    whole = (path.parent / "beta.gguf").read_bytes()
+    path.write_bytes(whole.replace(b"output_norm.weight", b"output_form.weight"))
+
+
 def write_pair(folder: pathlib.Path) -> None:
     """Write two models, each of which says its own name over and over."""
     for name in TEXTS:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import pathlib
-from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
@@ -11,9 +10,11 @@ import pytest
 
 from tests.support.collection_pods import (
     MODELS,
+    SPLIT,
     TEXTS,
     WIDTH,
     C,
+    count,
     document,
     notes,
     pod,
@@ -21,8 +22,6 @@ from tests.support.collection_pods import (
     ready,
     refused,
 )
-from tests.support.stores import eventually
-from ullage_runtime.retrieval.embedding import Embedder, Space
 
 REST = ", 0.0" * (WIDTH - 1)
 JSONL = "application/jsonl"
@@ -57,10 +56,6 @@ async def filled(client: httpx.AsyncClient) -> None:
     points = [{"id": n, "text": text, "payload": {"n": n}} for n, text in TEXTS.items()]
     answer = await client.put(f"{C}/points", params={"wait": True}, json={"points": points})
     assert answer.status_code == httpx.codes.OK, answer.text
-
-
-async def count(client: httpx.AsyncClient) -> int:
-    return int((await posted(client, f"{C}/points/count", {}))["count"])
 
 
 async def test_numbers_that_are_not_finite_are_refused_wherever_they_come_and_change_nothing(
@@ -138,9 +133,6 @@ async def test_a_range_that_is_passed_is_named_with_both_its_ends(
         assert message == "searches[1].limit: must be an integer from 1 to 1000"
 
 
-SPLIT = {"chunking": {"splitter": "Text", "maxTokens": 64, "overlapTokens": 0}}
-
-
 def version(number: int) -> str:
     """A document of several chunks, more in each version."""
     paragraph = f"the red fox in version {number} jumped over the water tank of the model. "
@@ -214,47 +206,3 @@ async def test_of_an_id_that_comes_in_several_requests_the_last_one_accepted_is_
         body = {"query": f"fox {last}", "mode": "Dense", "filter": {"must": [{"has_id": [1]}]}}
         (hit,) = (await posted(client, f"{C}/search", body))["results"]
         assert hit["score"] == pytest.approx(1.0, abs=1e-3), "its vector is of its text"
-
-
-class Interrupted:
-    """An embedder amid whose first work something else happens."""
-
-    def __init__(self, inner: Embedder, happens: Callable[[], Awaitable[object]]) -> None:
-        self._inner = inner
-        self._happens: Callable[[], Awaitable[object]] | None = happens
-
-    async def space(self, model: str) -> Space:
-        return await self._inner.space(model)
-
-    async def lengths(self, model: str, texts: Sequence[str]) -> list[int]:
-        return await self._inner.lengths(model, texts)
-
-    async def embed(self, *arguments: Any, **given: Any) -> Any:
-        made = await self._inner.embed(*arguments, **given)
-        happens, self._happens = self._happens, None
-        if happens is not None:
-            await happens()
-        return made
-
-
-async def test_a_document_that_is_replaced_amid_its_work_leaves_no_chunk_behind(
-    tmp_path: pathlib.Path, files: pathlib.Path
-) -> None:
-    async with pod(tmp_path, document(files, MODELS, notes(**SPLIT))) as (runtime, client):
-        await ready(client)
-        long, short = ({"documents": [{"id": "a", "text": t}]} for t in (version(4), "the fox"))
-
-        async def replaced() -> None:
-            await posted(client, f"{C}/documents", short, 202)
-
-        collection = runtime.services.collections.find("notes")
-        collection.embedder = Interrupted(collection.embedder, replaced)
-        first = await posted(client, f"{C}/documents?wait=true", long, 202)
-        assert first["superseded"] == 1
-
-        async def is_done() -> bool:
-            return bool((await client.get(f"{C}/documents/a")).json()["status"] == "Done")
-
-        await eventually(is_done)
-        assert await count(client) == 1, "chunks of the longer one are gone"
-        assert (await client.get(f"{C}/documents/a")).json()["chunks"] == 1

@@ -8,7 +8,16 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.encoder_models import write_encoder
-from tests.support.swaps import Listeners, document, pool_with, serving, settled, until, write_pair
+from tests.support.swaps import (
+    Listeners,
+    document,
+    lacking,
+    pool_with,
+    serving,
+    settled,
+    until,
+    write_pair,
+)
 from tests.support.workers import workers
 from ullage_api.conditions import Reason
 from ullage_api.kinds.engine_settings import EngineSettings
@@ -26,12 +35,6 @@ CLIENTS = 8
 def corrupt(path: pathlib.Path) -> None:
     """Write a model that lost its end on the way."""
     path.write_bytes((path.parent / "beta.gguf").read_bytes()[:-1000])
-
-
-def lacking(path: pathlib.Path) -> None:
-    """Write a model of which only llama.cpp can tell that something is missing."""
-    whole = (path.parent / "beta.gguf").read_bytes()
-    path.write_bytes(whole.replace(b"output_norm.weight", b"output_form.weight"))
 
 
 def a_page(path: pathlib.Path) -> None:

@@ -16,6 +16,7 @@ from tests.support.collection_pods import (
     TEXTS,
     WIDTH,
     C,
+    count,
     document,
     notes,
     pod,
@@ -59,10 +60,6 @@ async def found(client: httpx.AsyncClient, query: str, **body: Any) -> list[Any]
     answer = await posted(client, f"{C}/search", {"query": query, **body})
     assert answer["degraded"] == []
     return [hit["id"] for hit in answer["results"]]
-
-
-async def count(client: httpx.AsyncClient) -> int:
-    return int((await posted(client, f"{C}/points/count", {}))["count"])
 
 
 async def said(client: httpx.AsyncClient, words: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tests.support.collection_pods import (
     TEXTS,
     WIDTH,
     C,
+    count,
     document,
     notes,
     pod,
@@ -159,15 +160,11 @@ async def test_a_document_of_a_hundred_megabytes_is_refused_and_is_never_in_memo
     assert (found["ready"], found["documents"]) == (True, 0)
 
 
-def rows(count: int) -> list[dict[str, Any]]:
+def rows(many: int) -> list[dict[str, Any]]:
     return [
-        {"id": n, "text": TEXTS[n % 3 + 1], "vector": [1.0, *[n / count] * (WIDTH - 1)], "n": n}
-        for n in range(count)
+        {"id": n, "text": TEXTS[n % 3 + 1], "vector": [1.0, *[n / many] * (WIDTH - 1)], "n": n}
+        for n in range(many)
     ]
-
-
-async def counted(client: httpx.AsyncClient) -> int:
-    return int((await posted(client, f"{C}/points/count", {}))["count"])
 
 
 async def test_a_stream_longer_than_a_body_may_be_is_written_whole(
@@ -186,7 +183,7 @@ async def test_a_stream_longer_than_a_body_may_be_is_written_whole(
     answer = await sent(client, "points/import", JSONL, lines(), wait=True)
     assert answer.status_code == httpx.codes.OK, answer.text
     assert (answer.json()["points"], answer.json()["status"]) == (700, "applied")
-    assert await counted(client) == 700
+    assert await count(client) == 700
     assert most <= 33, "it is read no faster than it is applied"
     point = (await client.get(f"{C}/points/5")).json()
     assert point["payload"] == {"n": 5, "text": TEXTS[3], "padding": padding}
@@ -215,7 +212,7 @@ async def test_columns_become_points(place: tuple[Runtime, httpx.AsyncClient]) -
         answer = await sent(client, "points/import", kind, written(table), wait=True)
         assert answer.status_code == httpx.codes.OK, answer.text
         assert answer.json()["points"] == 300
-        assert await counted(client) == 300
+        assert await count(client) == 300
         payload = (await client.get(f"{C}/points/299")).json()["payload"]
         assert payload == {"n": 299, "kind": kind, "text": TEXTS[3]}
 

@@ -5,12 +5,13 @@ import pathlib
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from tests.support.reindexed import Place, QuickEmbedder, place, spec
 from ullage_runtime.core.errors import ServingError
-from ullage_runtime.core.pooled import Output, Role
+from ullage_runtime.core.pooled import Role
 from ullage_runtime.retrieval.embedding import Embedded
 from ullage_runtime.retrieval.ingest.documents import Document, DocumentsFile, Operation, State
 from ullage_runtime.retrieval.ingest.ingestion import AT_ONCE, READ_AHEAD, Ingestion
@@ -26,23 +27,11 @@ class Gated(QuickEmbedder):
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def embed(
-        self,
-        model: str,
-        texts: Sequence[str],
-        role: Role,
-        *,
-        tenant: str,
-        urgent: bool,
-        further: Sequence[Output] = (),
-        lasting: bool = True,
-    ) -> Embedded:
+    async def embed(self, model: str, texts: Sequence[str], role: Role, **given: Any) -> Embedded:
         if any("slow" in text for text in texts):
             self.reached.set()
             await self.gate.wait()
-        return await super().embed(
-            model, texts, role, tenant=tenant, urgent=urgent, further=further, lasting=lasting
-        )
+        return await super().embed(model, texts, role, **given)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from e2e.cluster.network import free_ports
 from tests.support.gguf_models import write_model
 from tests.support.operators import MDEP, PATIENCE, Operator, define_pools, eventually
 from tests.support.played_teams import POOLS, Team, model
-from tests.support.swaps import write_pair
+from tests.support.swaps import lacking, write_pair
 from ullage_api.names import INTERNAL_PORT
 
 ADDRESS = f"127.{201 + os.getpid() % 50}.1.1"
@@ -79,10 +79,7 @@ def files(tmp_path: Path) -> Path:
     write_model(folder / "tiny.gguf")
     (folder / "text.gguf").write_text("this is no model")
     write_pair(folder)
-    # Only llama.cpp can tell that something is missing.
-    whole = (folder / "beta.gguf").read_bytes()
-    lacking = whole.replace(b"output_norm.weight", b"output_form.weight")
-    (folder / "lacking.gguf").write_bytes(lacking)
+    lacking(folder / "lacking.gguf")
     return folder
 
 
