@@ -1,5 +1,6 @@
 """A pod with one reindex job, played: its wire and its leases, over two collections in a dict."""
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,12 +52,19 @@ class PlayedPod:
     judgement: VerificationRequest | None = None
     failure: str | None = None
     pages: int = 0
+    page_seconds: float = 0.0
+    """How long a page takes."""
     contents: dict[str, dict[PointId, str]] = field(default_factory=dict)
     before: Callable[[str], httpx.Response | None] = lambda _: None
     """Called with the path of every request; what it returns is the answer."""
 
     def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self._answered)
+        return httpx.MockTransport(self._answered_in_time)
+
+    async def _answered_in_time(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pages"):
+            await asyncio.sleep(self.page_seconds)
+        return self._answered(request)
 
     def _answered(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/internal/v1/reindexes/job")

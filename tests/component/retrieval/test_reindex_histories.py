@@ -23,10 +23,17 @@ from tests.support.stores import eventually
 from ullage_api.kinds.reindex_phase import ReindexPhase as Phase
 from ullage_api.kinds.vector_collection import VectorCollectionSpec
 from ullage_api.wire.pool_desired import DesiredCollection
+from ullage_runtime.retrieval.reindex.worker import copying
 
 HISTORIES = int(os.environ.get("ULLAGE_HISTORIES", "40"))
 """`make soak` lives through ten thousand."""
 CONTROLS = range(1, 5)
+
+
+@pytest.fixture(autouse=True)
+def _pages_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a few points be several pages, which are copied at once as those of many points are."""
+    monkeypatch.setattr(copying, "EMBEDDED_PAGE", 2)
 
 
 @pytest.mark.timeout(1800)

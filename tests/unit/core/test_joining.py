@@ -80,15 +80,18 @@ def test_a_point_that_is_being_written_agrees_if_it_may_have_been_so_between_two
     assert is_consistent(before, between, after) is fits
 
 
-@given(st.integers(0, 9 * LEAST_POINTS), st.integers(1, 5000))
-def test_ranges_hold_every_id_once_and_are_open_at_both_ends(count: int, page: int) -> None:
-    divider = Divider(count)
+@given(st.integers(0, 9 * LEAST_POINTS), st.integers(1, 5000), st.sampled_from((64, LEAST_POINTS)))
+def test_ranges_hold_every_id_once_and_are_open_at_both_ends(
+    count: int, page: int, least: int
+) -> None:
+    divider = Divider(count, least)
     for first in range(0, count, page):
         divider.add(range(first, min(count, first + page)))
     ranges = divider.ranges()
     assert ranges[0].first is None
     assert ranges[-1].last is None
-    assert len(ranges) == max(1, -(-count // LEAST_POINTS))
+    size = max(least, -(-count // MOST_RANGES))
+    assert len(ranges) == max(1, -(-count // size))
     for one, following in itertools.pairwise(ranges):
         assert isinstance(one.last, int)
         assert following.first == one.last + 1

@@ -13,6 +13,7 @@ from ullage_api.kinds.reindex_phase import ReindexPlan
 from ullage_runtime.core.reindexing.ranges import LEAST_POINTS
 from ullage_runtime.core.reindexing.rate import Pace
 from ullage_runtime.retrieval.reindex.wire import Load, Probes
+from ullage_runtime.retrieval.reindex.worker.copying import EMBEDDED_PAGE
 from ullage_runtime.retrieval.reindex.worker.driving import Driving, ExitCode
 from ullage_runtime.retrieval.reindex.worker.leasing import Leased
 from ullage_runtime.retrieval.reindex.worker.pod import Pod
@@ -60,6 +61,15 @@ def test_an_empty_collection_is_copied() -> None:
     assert ended(played) is ExitCode.DONE
     assert played.judgement is not None
     assert played.judgement.passed
+
+
+def test_a_model_embeds_while_other_pages_are_read_and_written() -> None:
+    played = PlayedPod(many(4 * EMBEDDED_PAGE), plan=ReindexPlan.REEMBED, page_seconds=5.0)
+    code, seconds = driven(played)
+    assert code is ExitCode.DONE
+    assert played.target == played.source
+    assert played.pages == 4
+    assert seconds < 2 * played.page_seconds, "they came one by one"
 
 
 def test_a_worker_goes_on_from_the_checkpoint_of_the_one_before() -> None:
@@ -142,6 +152,10 @@ def test_a_rate_is_kept_and_one_that_changes_is_followed() -> None:
     played = PlayedPod(many(), points_per_second=64)
     _, slowly = driven(played)
     assert len(played.source) / 64 - 6 < slowly < len(played.source) / 64 + 6
+    # Pages of 20, of ranges of 64.
+    played = PlayedPod(many(800), points_per_second=40, plan=ReindexPlan.REEMBED)
+    _, slowly = driven(played)
+    assert 20 - 3 < slowly < 20 + 3
     played = PlayedPod(many(), points_per_second=64)
     code, seconds = driven(played, {20: lambda: setattr(played, "points_per_second", 6400)})
     assert code is ExitCode.DONE

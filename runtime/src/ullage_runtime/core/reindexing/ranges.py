@@ -11,7 +11,7 @@ from typing import Final
 from ullage_runtime.core.reindexing.joining import PointId
 
 LEAST_POINTS: Final = 2048
-"""Points of a range, at least: fewer are not worth keeping apart."""
+"""Points of a range, at least, if nobody says: fewer are not worth keeping apart."""
 MOST_RANGES: Final = 64
 
 
@@ -29,6 +29,8 @@ class Divider:
 
     total: int
     """About how many ids there are."""
+    least: int = LEAST_POINTS
+    """Ids of a range, at least."""
     _ranges: list[IdRange] = field(default_factory=list)
     _first: PointId | None = None
     _last: PointId | None = None
@@ -36,7 +38,7 @@ class Divider:
 
     def add(self, ids: Iterable[PointId]) -> None:
         """Take the next ids."""
-        size = max(LEAST_POINTS, -(-self.total // MOST_RANGES))
+        size = max(self.least, -(-self.total // MOST_RANGES))
         for each in ids:
             if self._count == size and len(self._ranges) < MOST_RANGES - 1:
                 self._ranges.append(IdRange(self._first, self._last))

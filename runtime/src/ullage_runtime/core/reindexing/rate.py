@@ -119,7 +119,7 @@ class Pace:
         return missing / self.rate if missing > _CLOSE else 0.0
 
     def spend(self, points: int, now: float) -> None:
-        """Pay for points, whether there were enough or not."""
+        """Pay for points, whether there were enough or not; for fewer than none, get back."""
         self._fill(now)
         self._tokens -= points
         self._spent += points

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from ullage_api.kinds.reindex_phase import ReindexPhase
-from ullage_runtime.core.reindexing.ranges import Divider
+from ullage_runtime.core.reindexing.ranges import LEAST_POINTS, Divider
 from ullage_runtime.core.reindexing.rate import BURST_SECONDS
 from ullage_runtime.retrieval.reindex.wire import (
     MAX_PAGE,
@@ -86,6 +86,11 @@ class Copying:
         await self._keep(always=True)
 
     @property
+    def _embeds(self) -> bool:
+        plan = self._leased.lease.plan
+        return plan is not None and plan.embeds
+
+    @property
     def _goes_on(self) -> bool:
         return self._leased.lease.phase is ReindexPhase.COPYING and not self._is_ended
 
@@ -102,7 +107,9 @@ class Copying:
 
     async def _ranges(self) -> list[Range]:
         lease = self._leased.lease
-        divider, after = Divider(lease.total), None
+        # Pages of one range come one by one: a model would wait while each is read and written.
+        least = EMBEDDED_PAGE if self._embeds else LEAST_POINTS
+        divider, after = Divider(lease.total, least), None
         if lease.source is None:
             raise RuntimeError(f"the pod names no source for plan {lease.plan}")
         while True:
@@ -124,15 +131,17 @@ class Copying:
 
     async def _copy_page(self, index: int) -> None:
         lease, progress = self._leased.lease, self._progress[index]
-        embeds = lease.plan is not None and lease.plan.embeds
         # A slow copy has small pages: the rate is that of every few seconds.
         slow = max(LEAST_PAGE, int(self._leased.pace.rate * BURST_SECONDS))
-        limit = min(EMBEDDED_PAGE if embeds else MAX_PAGE, slow)
+        limit = min(EMBEDDED_PAGE if self._embeds else MAX_PAGE, slow)
         if not await self._paid(limit):
             return
         result = await self._pod.page(
             PageRequest(token=lease.token, range=progress.range, next=progress.next, limit=limit)
         )
+        # The last page of a range is shorter than what was paid for.
+        seen = result.copied + result.skipped + len(result.failed)
+        self._leased.pace.spend(seen - limit, self._leased.clock())
         self._progress[index] = progress.model_copy(
             update={
                 "next": result.next,
