@@ -33,12 +33,13 @@ def bench_cache() -> Path:
 def opponents_python() -> Path:
     """Return the interpreter that has the opponents, installing them on the first call.
 
-    llama-cpp-python comes from the wheel that this machine compiled for Ullage where there is one:
-    the two then differ in their Python alone, and nothing is compiled twice.
+    llama-cpp-python comes from the wheel that this machine compiled for Ullage: the two then differ
+    in their Python alone, and nothing is compiled twice.
     """
     wheel = kept()
-    local = ("--find-links", str(wheel.parent)) if wheel else ()
-    return _installed("opponents", LOCK, str(wheel), local)
+    if wheel is None:
+        raise SystemExit("llama-cpp-python is not compiled yet; run `make setup`")
+    return _installed("opponents", LOCK, wheel)
 
 
 def embedders_python() -> Path:
@@ -46,15 +47,17 @@ def embedders_python() -> Path:
     return _installed("embedders", EMBEDDERS)
 
 
-def _installed(name: str, lock: Path, also: str = "", options: tuple[str, ...] = ()) -> Path:
-    folder = bench_cache() / f"{name}-{content_key(lock.read_bytes(), also)}"
+def _installed(name: str, lock: Path, *wheels: Path) -> Path:
+    folder = bench_cache() / f"{name}-{content_key(lock.read_bytes(), *map(str, wheels))}"
     python = folder / "bin" / "python"
     with locked(f"bench-{name}", timeout=LOCK_SECONDS):
         if not python.exists():
             with building(folder) as new:
                 _run("venv", "--quiet", "--allow-existing", "--python", PYTHON, str(new))
                 where = ("--quiet", "--python", str(new / "bin" / "python"))
-                _run("pip", "install", *where, *options, "-r", str(lock))
+                _run("pip", "install", *where, "-r", str(lock))
+                for wheel in wheels:
+                    _run("pip", "install", *where, "--no-deps", str(wheel))
     return python
 
 
