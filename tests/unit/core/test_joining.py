@@ -90,7 +90,7 @@ def test_ranges_hold_every_id_once_and_are_open_at_both_ends(
     ranges = divider.ranges()
     assert ranges[0].first is None
     assert ranges[-1].last is None
-    size = max(least, -(-count // MOST_RANGES))
+    size = least * max(1, -(-count // (least * MOST_RANGES)))
     assert len(ranges) == max(1, -(-count // size))
     for one, following in itertools.pairwise(ranges):
         assert isinstance(one.last, int)

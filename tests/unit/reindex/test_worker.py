@@ -152,7 +152,7 @@ def test_a_rate_is_kept_and_one_that_changes_is_followed() -> None:
     played = PlayedPod(many(), points_per_second=64)
     _, slowly = driven(played)
     assert len(played.source) / 64 - 6 < slowly < len(played.source) / 64 + 6
-    # Pages of 20, of ranges of 64.
+    # So slowly that a page is less than a range, and no part of it.
     played = PlayedPod(many(800), points_per_second=40, plan=ReindexPlan.REEMBED)
     _, slowly = driven(played)
     assert 20 - 3 < slowly < 20 + 3

@@ -30,7 +30,7 @@ class Divider:
     total: int
     """About how many ids there are."""
     least: int = LEAST_POINTS
-    """Ids of a range, at least."""
+    """Ids of a range, or some times as many."""
     _ranges: list[IdRange] = field(default_factory=list)
     _first: PointId | None = None
     _last: PointId | None = None
@@ -38,7 +38,7 @@ class Divider:
 
     def add(self, ids: Iterable[PointId]) -> None:
         """Take the next ids."""
-        size = max(self.least, -(-self.total // MOST_RANGES))
+        size = self.least * max(1, -(-self.total // (self.least * MOST_RANGES)))
         for each in ids:
             if self._count == size and len(self._ranges) < MOST_RANGES - 1:
                 self._ranges.append(IdRange(self._first, self._last))

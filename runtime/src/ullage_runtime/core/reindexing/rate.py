@@ -74,6 +74,11 @@ class Pace:
     _resting_since: float | None = None
     _is_stopped: bool = False
 
+    def allow(self, limit: float | None) -> None:
+        """Have no more copied a second than so many points, from now on."""
+        self.limit = limit
+        self.rate = self._bounded(self.rate)
+
     def at_rest(self, pressure: Pressure) -> None:
         """Take note of how it is while nothing is being copied."""
         if pressure.searches >= ENOUGH_SEARCHES and pressure.p95 is not None:
@@ -119,7 +124,7 @@ class Pace:
         return missing / self.rate if missing > _CLOSE else 0.0
 
     def spend(self, points: int, now: float) -> None:
-        """Pay for points, whether there were enough or not; for fewer than none, get back."""
+        """Pay for points, whether there were enough or not."""
         self._fill(now)
         self._tokens -= points
         self._spent += points

@@ -1,6 +1,7 @@
 """Copying: pages of frozen ranges, as many at once and as fast as may be."""
 
 import asyncio
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -131,17 +132,16 @@ class Copying:
 
     async def _copy_page(self, index: int) -> None:
         lease, progress = self._leased.lease, self._progress[index]
-        # A slow copy has small pages: the rate is that of every few seconds.
+        # A slow copy has small pages: the rate is that of every few seconds. They are of one size,
+        # as a range's last one is paid for like the others.
         slow = max(LEAST_PAGE, int(self._leased.pace.rate * BURST_SECONDS))
-        limit = min(EMBEDDED_PAGE if self._embeds else MAX_PAGE, slow)
+        most = EMBEDDED_PAGE if self._embeds else MAX_PAGE
+        limit = math.ceil(most / math.ceil(most / slow))
         if not await self._paid(limit):
             return
         result = await self._pod.page(
             PageRequest(token=lease.token, range=progress.range, next=progress.next, limit=limit)
         )
-        # The last page of a range is shorter than what was paid for.
-        seen = result.copied + result.skipped + len(result.failed)
-        self._leased.pace.spend(seen - limit, self._leased.clock())
         self._progress[index] = progress.model_copy(
             update={
                 "next": result.next,

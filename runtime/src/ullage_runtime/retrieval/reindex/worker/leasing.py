@@ -85,7 +85,7 @@ class Leased:
         lease = await self.pod.lease(LeaseRequest(worker=self.worker, token=token))
         self._lease = lease
         limit = lease.points_per_second
-        self.pace.limit = None if limit is None else float(limit)
+        self.pace.allow(None if limit is None else float(limit))
         if before is not None:
             self.note(lease.load)
         elif not lease.checkpoint:
