@@ -106,7 +106,7 @@ class Runtime:
         drain.leaving = True
         log.info("shutting down", requests=drain.in_flight)
         await _unless(hurry, asyncio.sleep(settings.linger_seconds))
-        drain.stopping = True
+        drain.stopping.set()
         self.public.begin_stop()
         await _unless(hurry, drain.wait_idle(settings.drain_seconds))
         if drain.in_flight:

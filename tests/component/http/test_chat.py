@@ -515,7 +515,7 @@ async def test_an_ending_process_lets_a_stream_complete_that_ends_in_time(
     ):
         await asyncio.wait_for(gate.began.wait(), 10)
         ending = asyncio.create_task(runtime.shut_down())
-        await eventually(lambda: runtime.services.drain.stopping)
+        await eventually(runtime.services.drain.stopping.is_set)
         gate.opened.set()
         text = "".join([part async for part in answer.aiter_text()])
         async with asyncio.timeout(10):

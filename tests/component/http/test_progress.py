@@ -165,8 +165,8 @@ async def test_a_client_that_reads_no_more_is_left(
     monkeypatch.setattr(viewers, "SEND_SECONDS", 0.1)
     name, operation = await runtime.services.collections.operation(path.rpartition("/")[2])
     ingestion, watchers = runtime.services.collections.ingestion(name), runtime.services.watchers
-    stream = ProgressStream(ingestion, operation, watchers, HEARTBEAT)
     stuck = asyncio.Event()
+    stream = ProgressStream(ingestion, operation, watchers, heartbeat=HEARTBEAT, over=stuck)
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.body":
@@ -179,6 +179,25 @@ async def test_a_client_that_reads_no_more_is_left(
     with pytest.raises(ClientLeft):
         await stream({"type": "http"}, receive, send)
     assert watchers.count == 0
+
+
+async def test_a_stream_ends_whole_as_soon_as_its_pod_takes_no_more_requests(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, wanted(files), drain_seconds=PATIENCE) as (runtime, client):
+        await ready(client)
+        path = await waits(runtime, client, files)
+        async with client.stream("GET", path, headers=EVENTS) as answer:
+            events = parts(answer)
+            await anext(events)
+            # A request that is still worked on holds the pod's end up.
+            runtime.services.drain.entered()
+            ending = asyncio.create_task(runtime.shut_down())
+            assert [each async for each in events] == []
+            assert not ending.done()
+        await eventually(lambda: runtime.services.watchers.count == 0, PATIENCE)
+        runtime.services.drain.left()
+        await ending
 
 
 async def test_a_stream_ends_with_its_collection_and_with_its_pod(

@@ -18,12 +18,12 @@ class Drain:
     """What is in flight, and whether more may come.
 
     `leaving` makes the process unready while requests are still taken; `stopping` refuses new
-    ones; `abort_all` ends what is left.
+    ones, and ends what only tells how far others are; `abort_all` ends what is left.
     """
 
     def __init__(self) -> None:
         self.leaving = False
-        self.stopping = False
+        self.stopping = asyncio.Event()
         self.over = asyncio.Event()
         """Set when nothing may wait any longer, long-polls included."""
         self.in_flight = 0

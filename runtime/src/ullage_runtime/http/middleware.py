@@ -266,7 +266,7 @@ class Admission:
             self._metrics.in_flight.set(self._drain.in_flight)
 
     def _refusal(self) -> ServingError | None:
-        if self._drain.stopping:
+        if self._drain.stopping.is_set():
             return shutting_down()
         limit = self._limits.max_concurrent_requests
         if self._drain.in_flight >= limit:

@@ -64,7 +64,7 @@ async def get_report(
     """Return the pod's report: now, or as soon as its sequence exceeds `after`."""
     changed = services.models.changed(after, timeout_seconds)
     report = await while_connected(request.receive, changed, over=services.drain.over)
-    if report.sequence <= after and services.drain.stopping:
+    if report.sequence <= after and services.drain.stopping.is_set():
         # Ending models answer polls at once; a 503 makes the poller pause before the next one.
         raise shutting_down()
     return report

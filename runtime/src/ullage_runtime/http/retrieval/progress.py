@@ -5,6 +5,7 @@ lies between, never how it ends.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ullage_runtime.core.errors import ShuttingDown
 from ullage_runtime.http import sse
 from ullage_runtime.http.disconnect import while_connected
 from ullage_runtime.http.retrieval.service import operation_object
@@ -24,27 +26,37 @@ PAUSE_SECONDS: Final = 0.2
 
 
 class ProgressStream(Response):
-    """An operation's events until it is completed, the client leaves, or its collection closes."""
+    """An operation's events, until it is completed or there is nobody to tell or to be told.
+
+    It ends whole when its collection closes, and as soon as `over` is set: documents may take much
+    longer than a pod may take to end.
+    """
 
     def __init__(
-        self, ingestion: Ingestion, operation: Operation, watchers: Viewers, heartbeat: float
+        self,
+        ingestion: Ingestion,
+        operation: Operation,
+        watchers: Viewers,
+        *,
+        heartbeat: float,
+        over: asyncio.Event,
     ) -> None:
         super().__init__()
         self._ingestion = ingestion
         self._operation = operation
         self._watchers = watchers
         self._heartbeat = heartbeat
+        self._over = over
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream; raises Overloaded before anything is sent."""
         del scope
         with self._watchers.one_more():
-            await while_connected(receive, self._stream(send))
-
-    async def _stream(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
-        await tell(self._events(), partial(_send, send))
-        await read_in_time(send({"type": "http.response.body", "body": b""}))
+            await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
+            told = tell(self._events(), partial(_send, send))
+            with contextlib.suppress(ShuttingDown):
+                await while_connected(receive, told, over=self._over)
+            await read_in_time(send({"type": "http.response.body", "body": b""}))
 
     async def _events(self) -> AsyncGenerator[bytes]:
         told = self._operation

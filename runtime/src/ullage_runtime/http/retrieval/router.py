@@ -251,5 +251,10 @@ async def get_operation(
     if not sse.is_wanted(request):
         return service.operation_object(found)
     ingestion = services.collections.ingestion(name)
-    heartbeat = services.settings.heartbeat_seconds
-    return ProgressStream(ingestion, found, services.watchers, heartbeat)
+    return ProgressStream(
+        ingestion,
+        found,
+        services.watchers,
+        heartbeat=services.settings.heartbeat_seconds,
+        over=services.drain.stopping,
+    )
