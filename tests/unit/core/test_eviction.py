@@ -80,6 +80,16 @@ def test_victims_suffice_are_allowed_and_are_all_needed(
     assert all(freed - c.bytes < needed for c in chosen)
 
 
+@given(CANDIDATES, st.integers(1, 200))
+def test_of_a_higher_priority_nobody_leaves_while_lower_ones_suffice(
+    candidates: list[Candidate], needed: int
+) -> None:
+    chosen = victims(candidates, needed, 4)
+    highest = max((c.priority for c in chosen or ()), default=0)
+    lower = [c for c in candidates if not c.pinned and c.priority < highest]
+    assert sum(c.bytes for c in lower) < needed
+
+
 @given(
     st.lists(st.integers(5, 10_000), min_size=1, max_size=12, unique=True),
     st.integers(1, 12),

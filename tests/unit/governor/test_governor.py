@@ -15,6 +15,7 @@ from ullage_api.profile import RuntimeSettings
 from ullage_api.wire.pod_report import DeviceKind
 from ullage_runtime.core.budgets import MemoryPolicy, Share
 from ullage_runtime.core.domain import EngineStats, Footprint
+from ullage_runtime.core.ledger import EntryState
 from ullage_runtime.governor.monitor import STALE_SECONDS
 from ullage_runtime.governor.policy import MemoryOverrides, memory_policy
 from ullage_runtime.governor.refusals import MemoryRefusedError
@@ -52,6 +53,31 @@ def test_a_refusal_says_what_is_needed_and_what_there_is() -> None:
             governor.reserve("c", footprint(1001))
         assert (never.value.reason, never.value.final) == (Reason.WILL_NEVER_FIT, True)
         reservation.release()
+
+    in_virtual_time(scenario())
+
+
+def test_what_the_ledger_accounts_for_is_a_metric() -> None:
+    async def scenario() -> None:
+        registry, device = CollectorRegistry(), FakeDevice()
+        governor = Governor([device], policy=share(1.0), registry=registry)
+
+        def told() -> dict[EntryState, float | None]:
+            return {
+                state: registry.get_sample_value(
+                    "ullage_ledger_bytes", {"device": device.id, "state": state.value}
+                )
+                for state in EntryState
+            }
+
+        nothing = dict.fromkeys(EntryState, 0)
+        assert told() == nothing
+        reservation = governor.reserve("a", footprint(800))
+        assert told() == nothing | {EntryState.RESERVED: 800 * MIB}
+        reservation.releasing()
+        assert told() == nothing | {EntryState.RELEASING: 800 * MIB}
+        reservation.release()
+        assert told() == nothing
 
     in_virtual_time(scenario())
 

@@ -22,6 +22,7 @@ from ullage_runtime.core.errors import (
     ModelSuspended,
     ModelUnavailable,
 )
+from ullage_runtime.models.pool import ModelPool
 
 
 def test_an_applied_model_serves_and_says_so() -> None:
@@ -303,17 +304,24 @@ def test_removing_a_model_drains_it_and_forgets_it() -> None:
             await pool.apply(world.document(wanted(aliases=("light",))))
             await until(pool, lambda m: m.reason is Reason.SERVING)
             assert pool.find("light").name == "chat"
+            assert leases(pool) == 0
             stream = asyncio.create_task(answer(pool))
             await asyncio.sleep(0.2)
+            assert leases(pool) == 1
             await pool.apply(world.document())
             with pytest.raises(ModelNotFound):
                 pool.find("light")
             assert pool.report().models == ()
             assert len(await stream) == 10
+            assert leases(pool) is None
             await asyncio.sleep(1)
             assert not world.engines.alive
 
     in_virtual_time(scenario())
+
+
+def leases(pool: ModelPool) -> float | None:
+    return pool.registry.get_sample_value("ullage_leases", {"model": "chat"})
 
 
 def test_limits_aliases_and_labels_change_without_a_reload() -> None:

@@ -1,6 +1,6 @@
 """Eviction: which idle models leave so that another fits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,7 +51,7 @@ def victims(
     willing = [c for c in candidates if c.may_leave_for(priority) and c.bytes > 0]
     chosen: list[Candidate] = []
     freed = 0
-    for candidate in sorted(willing, key=_leaves_later):
+    for candidate in _in_order(willing):
         if freed >= needed:
             break
         chosen.append(candidate)
@@ -65,7 +65,13 @@ def victims(
     return tuple(chosen)
 
 
+def _in_order(willing: Sequence[Candidate]) -> Iterator[Candidate]:
+    """Yield who leaves first; priorities are put in order only once nobody lower is left."""
+    for priority in sorted({c.priority for c in willing}):
+        yield from sorted((c for c in willing if c.priority == priority), key=_leaves_later)
+
+
 def _leaves_later(candidate: Candidate) -> tuple[float, ...]:
     idle = candidate.idle_seconds or 0.0
     worth = idle * candidate.bytes / max(_LEAST_SECONDS, candidate.reload_seconds)
-    return (candidate.priority, -worth, -idle, candidate.bytes)
+    return (-worth, -idle, candidate.bytes)

@@ -7,8 +7,7 @@ without an entry, so the sum over a device never exceeds its budget by a promise
 beyond its estimate may exceed it, and then nothing more is granted.
 """
 
-import collections
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -66,12 +65,21 @@ class LedgerError(Exception):
     """A step that an entry's state does not allow: a bug in the caller."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Device:
-    total: int = 0
-    budget: int = 0
+    total: int
+    budget: int
     left: int | None = None
     """What neighbours leave of it; None where nobody knows of any."""
+    used: int = 0
+    """The bytes that entries have; kept, as each request for memory asks for them."""
+    used_as: dict[EntryState, int] = field(default_factory=lambda: dict.fromkeys(EntryState, 0))
+    """The same by state."""
+
+    @property
+    def free(self) -> int:
+        most = self.budget if self.left is None else min(self.budget, self.left)
+        return most - self.used
 
 
 class Ledger:
@@ -80,16 +88,15 @@ class Ledger:
     def __init__(self) -> None:
         self._devices: dict[str, _Device] = {}
         self._entries: dict[str, Entry] = {}
-        self._used: collections.Counter[tuple[str, EntryState]] = collections.Counter()
 
     def set_budget(self, device: str, *, total: int, budget: int) -> None:
         """Set what a device has and may be used of it; present entries stay as they are."""
-        left = self._devices.get(device, _Device()).left
-        self._devices[device] = _Device(total=total, budget=budget, left=left)
+        known = self._devices.setdefault(device, _Device(total, budget))
+        known.total, known.budget = total, budget
 
     def set_left(self, device: str, left: int | None) -> None:
         """Set what neighbours leave of a device to entries, present ones included."""
-        self._devices[device] = replace(self._devices[device], left=left)
+        self._devices[device].left = left
 
     def budget(self, device: str) -> int:
         """Return a device's budget, in bytes."""
@@ -97,23 +104,15 @@ class Ledger:
 
     def used(self, device: str) -> int:
         """Return the bytes of a device that entries of any state have."""
-        used = self._used
-        return (
-            used[device, EntryState.RESERVED]
-            + used[device, EntryState.COMMITTED]
-            + used[device, EntryState.WARM]
-            + used[device, EntryState.RELEASING]
-        )
+        return self._devices[device].used
 
     def used_as(self, device: str, state: EntryState) -> int:
         """Return the bytes of a device that entries of one state have."""
-        return self._used[device, state]
+        return self._devices[device].used_as[state]
 
     def free(self, device: str) -> int:
         """Return the bytes that could be granted now; negative after models or neighbours grew."""
-        known = self._devices[device]
-        most = known.budget if known.left is None else min(known.budget, known.left)
-        return most - self.used(device)
+        return self._devices[device].free
 
     def taken_by_neighbours(self, device: str) -> int:
         """Return the bytes of a device's budget that neighbours take."""
@@ -198,7 +197,9 @@ class Ledger:
 
     def _count(self, entry: Entry, change: int) -> None:
         for device in entry.devices:
-            self._used[device, entry.state] += change
+            known = self._devices[device]
+            known.used += change
+            known.used_as[entry.state] += change
 
     def _of(self, owner: str) -> Entry:
         entry = self._entries.get(owner)

@@ -13,12 +13,16 @@ def best_fit(free: Mapping[str, int], count: int, among: int) -> tuple[str, ...]
     enough = [device for device, left in free.items() if left >= count]
     if len(enough) < among:
         return None
+    if len(enough) == among:
+        return tuple(enough)
     chosen = sorted(enough, key=free.__getitem__)[:among]
     return tuple(device for device in free if device in chosen)
 
 
 def roomiest(free: Mapping[str, int], among: int) -> tuple[str, ...]:
     """Return the `among` devices with most bytes free."""
+    if len(free) <= among:
+        return tuple(free)
     chosen = sorted(free, key=free.__getitem__, reverse=True)[:among]
     return tuple(device for device in free if device in chosen)
 

@@ -1,16 +1,17 @@
 """Byte counts and moments in words."""
 
 from datetime import UTC, datetime
+from typing import Final
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def human_bytes(count: int) -> str:
     """Return a byte count in binary units with one decimal, such as `14.2 GiB`."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:  # noqa: PLR2004 - the step between binary units
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    steps = min((abs(count).bit_length() - 1) // 10, len(_UNITS) - 1)
+    if steps <= 0:
+        return f"{count} B"
+    return f"{count / (1 << 10 * steps):.1f} {_UNITS[steps]}"
 
 
 def rfc3339(moment: float) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -61,11 +62,10 @@ class Governor:
             ["device", "state"],
             registry=registry,
         )
-        self._gauges = [
-            (device.id, state, gauge.labels(device.id, state.value))
-            for device in self._devices
-            for state in EntryState
-        ]
+        for device in self._devices:
+            for state in EntryState:
+                used = partial(self._ledger.used_as, device.id, state)
+                gauge.labels(device.id, state.value).set_function(used)
         self.configure(policy or MemoryPolicy())
 
     @property
@@ -172,14 +172,16 @@ class Governor:
 
         `instead_of` owns warm bytes of the same memory, which the load takes over.
         """
-        self.check(footprint)
         needed, among = footprint.total, footprint.among
-        free = {d: f for d, f in self._free.items() if self._ledger.budget(d) >= needed}
-        devices = best_fit(free, needed, among) or roomiest(free, among)
+        free = self._free
+        devices = best_fit(free, needed, among)
+        if devices is None:
+            self.check(footprint)
+            free = {d: f for d, f in free.items() if self._ledger.budget(d) >= needed}
+            devices = roomiest(free, among)
         decision = self._ledger.reserve(owner, devices, needed, instead_of=instead_of)
         match decision:
             case Granted():
-                self._export()
                 return Reservation(self, owner, devices, footprint)
             case NeverFits():
                 raise never_fits(footprint, decision, whose=self._whose(devices))
@@ -236,17 +238,14 @@ class Governor:
     def commit(self, owner: str, taken: int) -> None:
         """Record what a loaded model takes."""
         self._ledger.commit(owner, taken)
-        self._export()
 
     def begin_release(self, owner: str) -> None:
         """Mark an entry as on its way out."""
         self._ledger.begin_release(owner)
-        self._export()
 
     def release(self, owner: str) -> None:
         """Take an entry's bytes back and wake whoever waits for memory."""
         self._ledger.release(owner)
-        self._export()
         self._notify()
 
     def report(self) -> tuple[ReportedDevice, ...]:
@@ -296,13 +295,11 @@ class Governor:
             return None
         if not isinstance(self._ledger.reserve(owner, (self._host.id,), count), Granted):
             return None
-        self._export()
         return WarmBytes(self, owner, count)
 
     def keep_warm(self, owner: str, count: int) -> None:
         """Record what is really kept."""
         self._ledger.keep_warm(owner, count)
-        self._export()
 
     def _warm_on(self, device: Device) -> int:
         """Return the bytes of a device that are kept warm, and mapped by no process."""
@@ -335,7 +332,3 @@ class Governor:
         waiters, self._released = self._released, asyncio.Event()
         waiters.set()
         self.on_release()
-
-    def _export(self) -> None:
-        for device, state, gauge in self._gauges:
-            gauge.set(self._ledger.used_as(device, state))

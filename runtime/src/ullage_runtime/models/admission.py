@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ullage_api.kinds.serving_limits import ServingLimits
 from ullage_runtime.core.arms import Share
@@ -30,8 +30,7 @@ REQUEST_SECONDS: Final = 300
 """What an unset limit means."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Ask:
+class _Ask(NamedTuple):
     """A request, as the queue sees it."""
 
     tenant: str
@@ -79,14 +78,12 @@ class Admission:
     def __init__(
         self,
         model: str,
-        on_change: Callable[[], None],
         no_adapter: NoAdapter,
         embeddings: SharedEmbeddings,
     ) -> None:
         self._model = model
         self._embeddings = embeddings
         self._no_adapter = no_adapter
-        self._on_change = on_change
         self._waiting: list[_Waiter] = []
         self._holding: Counter[str] = Counter()
         self._turns = Service()
@@ -99,6 +96,8 @@ class Admission:
         self.limits = ServingLimits()
         self.memory_is_short: str | None = None
         """Why there is no room for the model now; None while that is not what it waits for."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when requests come or go."""
         self.on_miss: Callable[[], None] = lambda: None
         """Called when a request finds no generation, whether or not it may wait for one."""
 
@@ -221,7 +220,7 @@ class Admission:
         waiter = _Waiter(ask.tenant, turn, ask.priority, loop.time())
         self._note_arrival(ask.tenant)
         self._waiting.insert(0 if ask.again else len(self._waiting), waiter)
-        self._on_change()
+        self.on_change()
         try:
             with _sent_back(ask.batch, turn):
                 return await self._wait(turn, ask.deadline, ask.seconds)
@@ -230,10 +229,12 @@ class Admission:
                 self._leave(turn.result(), ask.tenant)
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
-                self._on_change()
+                self.on_change()
             raise
 
     def _note_arrival(self, tenant: str) -> None:
+        if tenant in self._holding:
+            return
         active = {*self._holding, *(waiter.tenant for waiter in self._waiting)}
         if tenant not in active:
             self._turns.arrive(tenant, active)
@@ -314,8 +315,8 @@ class Admission:
 
     def _pump(self) -> None:
         """Give those who wait a generation, while one has room."""
-        now = asyncio.get_running_loop().time()
         while self._waiting and not self._held_back and (live := self._next()) is not None:
+            now = asyncio.get_running_loop().time()
             waiter = min(self._waiting, key=lambda w: (-w.claim(now), self._turns.of(w.tenant)))
             self._waiting.remove(waiter)
             if not waiter.turn.done():
@@ -336,7 +337,7 @@ class Admission:
         self._running += 1
         self._holding[tenant] += 1
         self._turns.count(tenant, 1)
-        self._on_change()
+        self.on_change()
 
     def _leave(self, live: Live, tenant: str) -> None:
         live.generation.release()
@@ -345,7 +346,7 @@ class Admission:
         self._holding[tenant] -= 1
         if not self._holding[tenant]:
             del self._holding[tenant]
-        self._on_change()
+        self.on_change()
         self._pump()
 
 

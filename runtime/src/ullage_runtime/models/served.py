@@ -60,9 +60,7 @@ class ServedModel:
         self._crashes = Crashes()
         self._restart_at = 0.0
         self._wake = asyncio.Event()
-        self.admission = Admission(
-            desired.name, self._on_leases, self._no_adapter, around.caches.embeddings
-        )
+        self.admission = Admission(desired.name, self._no_adapter, around.caches.embeddings)
         self.admission.limits = desired.serving
         self._generations = Generations(
             desired.name, self.admission, on_death=self._on_death, on_change=on_change
@@ -85,6 +83,7 @@ class ServedModel:
             has_waiting=lambda: self.admission.waiting > 0,
             on_short=self._note_short,
         )
+        around.metrics.leases.labels(self.name).set_function(lambda: self.admission.running)
         self._standby = Standby(desired.name, self._generations, around)
         around.room.enter(self._stay)
         around.room.enter(self._standby)
@@ -383,10 +382,6 @@ class ServedModel:
 
     def _no_adapter(self, name: str) -> ServingError:
         return no_adapter(self._wish, self._failures, name)
-
-    def _on_leases(self) -> None:
-        self._around.metrics.leases.labels(self.name).set(self.admission.running)
-        self._stay.note_use()
 
     def _now(self) -> float:
         return self._around.clock.monotonic()

@@ -43,6 +43,7 @@ class Stay:
         self._around = around
         self._wake = wake
         self._used_at = around.clock.monotonic()
+        admission.on_change = self._note_use
         admission.on_miss = self._note_miss
         self._last: Decision | None = None
         self._left: Reservation | None = None
@@ -154,8 +155,7 @@ class Stay:
         if self.waits_for_room and left and self._around.room.has(left.bytes, len(left.devices)):
             self.asleep, self.is_returning = False, True
 
-    def note_use(self) -> None:
-        """Take note that requests came or went."""
+    def _note_use(self) -> None:
         self._used_at = self._around.clock.monotonic()
         # Of what stands by the last request may have ended, though others run on what answers.
         if not self._admission.running or self._generations.standby is not None:
