@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["P99_REQUESTS", "Outcome", "Window", "first_token_seconds", "quantile_of", "waits"]
+__all__ = [
+    "P99_REQUESTS",
+    "Outcome",
+    "Window",
+    "first_token_seconds",
+    "quantile_of",
+    "too_slow",
+    "waits",
+]
 
 P99_REQUESTS = 100
 """Of fewer a 99th percentile is the slowest one, and says no more than that."""
@@ -109,11 +117,6 @@ class Window:
         """Return a quantile of the time to first token of new timed requests, in seconds."""
         return first_token_seconds([self], quantile)
 
-    @property
-    def longest_wait(self) -> float:
-        """The longest time to first token of new timed requests, in seconds."""
-        return self.first_token_seconds(1)
-
     def mixed(self, texts: Sequence[str]) -> list[str]:
         """Return the answers that contain more than one of `texts`."""
         return [o.text for o in self.outcomes if sum(text in o.text for text in texts) > 1]
@@ -137,16 +140,9 @@ class Window:
         if stall is not None and self.longest_stall > stall:
             wrong.append(f"the longest stall: {self.longest_stall:.3f} s, not {stall:.3f} s")
         if p99 is not None:
-            wrong += self._too_slow(p99)
+            wrong += too_slow([self], p99)
         if wrong:
             raise AssertionError("\n".join(wrong))
-
-    def _too_slow(self, limit: float) -> list[str]:
-        count = sum(o.is_timed and bool(o.times) for o in self.started)
-        if count < P99_REQUESTS:
-            return [f"a p99 takes {P99_REQUESTS} requests; it has {count}"]
-        seconds = self.first_token_seconds(0.99)
-        return [f"p99: {seconds:.3f} s, not {limit:.3f} s"] if seconds > limit else []
 
     def summary(self) -> dict[str, float]:
         """Return its numbers, to be printed."""
@@ -166,6 +162,15 @@ def waits(windows: Sequence[Window]) -> list[float]:
     return sorted(
         o.times[0] - o.started for w in windows for o in w.started if o.is_timed and o.times
     )
+
+
+def too_slow(windows: Sequence[Window], p99: float) -> list[str]:
+    """Return what speaks against 99 of 100 of them having been that short, in seconds."""
+    count = len(waits(windows))
+    if count < P99_REQUESTS:
+        return [f"a p99 takes {P99_REQUESTS} requests; there are {count}"]
+    seconds = first_token_seconds(windows, 0.99)
+    return [f"p99: {seconds:.3f} s, not {p99:.3f} s"] if seconds > p99 else []
 
 
 def first_token_seconds(windows: Sequence[Window], quantile: float) -> float:
