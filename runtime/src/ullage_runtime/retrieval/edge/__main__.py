@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
 
 def own(folder: pathlib.Path, fd: int, key: str) -> int:
     """Serve a volume on a listening socket until SIGTERM."""
+    import uvloop
+
     from ullage_runtime.retrieval.edge.shards import Shards
 
     try:
@@ -42,7 +44,7 @@ def own(folder: pathlib.Path, fd: int, key: str) -> int:
         sys.stderr.write(f"{error}\n")
         return UNUSABLE
     try:
-        asyncio.run(_serve(shards, socket.socket(fileno=fd), key))
+        uvloop.run(_serve(shards, socket.socket(fileno=fd), key))
     finally:
         shards.close()
     return 0

@@ -14,6 +14,7 @@ from ullage_runtime.retrieval.stores.port import (
     Branch,
     Description,
     Distance,
+    Fusion,
     Layout,
     Point,
     Query,
@@ -24,8 +25,8 @@ from ullage_runtime.retrieval.stores.port import (
 if TYPE_CHECKING:  # importing it takes seconds and 80 MB, which a pod without collections saves
     from qdrant_client.http import models
 
-WRITTEN_AT_ONCE: Final = 128
-"""Points of one request."""
+WRITTEN_AT_ONCE: Final = 32
+"""Points of one request: a search waits for the end of it in the embedded store."""
 
 _AS_THEY_ARE: Final = {"quantization": {"ignore": True}}
 """What few candidates are scored by is read as it was written."""
@@ -72,37 +73,46 @@ def dense_params_of(layout: Layout) -> "dict[str, models.VectorParams]":
     return params
 
 
-def vectors_of(point: Point) -> dict[str, Any]:
-    """Return a point's vectors by their names."""
+def point_json(point: Point) -> dict[str, Any]:
+    """Return a point as REST takes it."""
     vectors: dict[str, Any] = {}
     if point.dense is not None:
-        vectors[DENSE] = list(point.dense)
+        vectors[DENSE] = point.dense
     if point.sparse is not None:
         vectors[SPARSE] = _sparse(point.sparse)
     if point.colbert is not None:
         vectors[COLBERT] = _rows(point.colbert)
-    return vectors
+    return {"id": point.id, "vector": vectors, "payload": point.payload}
 
 
-def vector_of(branch: Branch) -> Any:
-    """Return what a branch searches with."""
+def query_json(query: Query) -> dict[str, Any]:
+    """Return a query as REST takes it."""
+    if len(query.branches) == 1:
+        (branch,) = query.branches
+        return {**_branch_json(branch, query), "limit": query.limit, "with_payload": True}
+    rrf = {"rrf": {"k": query.rrf_k}}
+    return {
+        "prefetch": [_branch_json(branch, query) for branch in query.branches],
+        "query": rrf if query.fusion is Fusion.RRF else {"fusion": "dbsf"},
+        "limit": query.limit,
+        "with_payload": True,
+    }
+
+
+def _branch_json(branch: Branch, query: Query) -> dict[str, Any]:
+    asked: dict[str, Any] = {"using": branch.using, "limit": branch.limit}
     match branch.vector:
         case Sparse():
-            return _sparse(branch.vector)
+            asked["query"] = _sparse(branch.vector)
         case TokenVectors():
-            return _rows(branch.vector)
+            asked |= {"query": _rows(branch.vector), "params": _AS_THEY_ARE}
         case _:
-            return list(branch.vector)
-
-
-def params_of(branch: Branch, query: Query) -> "models.SearchParams | None":
-    """Return how thoroughly a branch is searched."""
-    from qdrant_client.http import models
-
-    params = _AS_THEY_ARE if branch.using == COLBERT else query.params
-    if branch.using == SPARSE or not params:
-        return None
-    return models.SearchParams.model_validate(params)
+            asked |= {"query": branch.vector, "params": query.params or None}
+    if branch.threshold is not None:
+        asked["score_threshold"] = branch.threshold
+    if query.filter:
+        asked["filter"] = query.filter
+    return asked
 
 
 def quantization_of(given: Mapping[str, Any] | None) -> Any:
@@ -169,10 +179,8 @@ def description_of(collection: str, info: Any) -> Description:
     )
 
 
-def _sparse(sparse: Sparse) -> "models.SparseVector":
-    from qdrant_client.http import models
-
-    return models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
+def _sparse(sparse: Sparse) -> dict[str, Any]:
+    return {"indices": sparse.indices, "values": sparse.values}
 
 
 def _rows(tokens: TokenVectors) -> list[list[float]]:

@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
+import pydantic_core
 
 from ullage_runtime.retrieval.stores.objects import (
     dense_params_of,
     description_of,
-    params_of,
+    point_json,
     point_of,
     portions,
     quantization_of,
-    vector_of,
-    vectors_of,
+    query_json,
 )
 from ullage_runtime.retrieval.stores.port import (
     DELETED,
@@ -26,7 +26,6 @@ from ullage_runtime.retrieval.stores.port import (
     Description,
     Filter,
     Found,
-    Fusion,
     Layout,
     Point,
     PointId,
@@ -38,6 +37,7 @@ from ullage_runtime.retrieval.stores.port import (
     Stretch,
     older,
 )
+from ullage_runtime.retrieval.stores.transport import AiohttpTransport
 
 if TYPE_CHECKING:  # importing it takes seconds and 80 MB, which a pod without collections saves
     from qdrant_client.http import models
@@ -77,7 +77,12 @@ class QdrantStore:
     """A Qdrant at a URL; a `Store`."""
 
     def __init__(
-        self, url: str, key: str | None = None, *, key_now: KeyNow | None = None, **options: Any
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        key_now: KeyNow | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """`key_now` returns the key as it is by now; asked when the one before is refused."""
         from qdrant_client import AsyncQdrantClient
@@ -92,8 +97,7 @@ class QdrantStore:
             check_compatibility=False,
             timeout=WRITE_SECONDS,
             trust_env=False,
-            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
-            **options,
+            transport=transport or AiohttpTransport(CONNECTIONS),
         )
 
     async def create(self, collection: str, layout: Layout) -> None:
@@ -163,18 +167,12 @@ class QdrantStore:
 
     async def copy(self, collection: str, points: Sequence[Point], before: int) -> None:
         """Write points with the versions they have, over what is older than one, or missing."""
-        condition = self._filter(older(before))
+        condition = older(before)
         # In portions: while a request is put into words, nobody else has a turn.
         for portion in portions(points):
-            structs = [
-                self._models.PointStruct(
-                    id=point.id, vector=vectors_of(point), payload=dict(point.payload)
-                )
-                for point in portion
-            ]
-            await self._completed(
-                self._client.upsert(collection, structs, wait=True, update_filter=condition)
-            )
+            body = {"points": [point_json(each) for each in portion], "update_filter": condition}
+            result = await self._asked("PUT", collection, "points", body, {"wait": "true"})
+            self._check_completed(result["status"])
 
     async def carry(self, stretch: Stretch) -> Carried | None:
         """Return None: a server hands its points out, and has them brought back."""
@@ -245,19 +243,36 @@ class QdrantStore:
         self, collection: str, queries: Sequence[Query], *, seconds: float
     ) -> list[list[Found]]:
         """Answer queries; tombstones are never found, as they have no vectors."""
-        searches = [self._query(each) for each in queries]
-        # Its client of a higher level copies every number of every vector first.
-        answer = await self._done(
-            self._client.http.search_api.query_batch_points(
-                collection,
-                timeout=max(1, math.ceil(seconds)),
-                query_request_batch=self._models.QueryRequestBatch(searches=searches),
-            )
+        for each in queries:
+            self._filter(each.filter)
+        answers = await self._asked(
+            "POST",
+            collection,
+            "points/query/batch",
+            {"searches": [query_json(each) for each in queries]},
+            {"timeout": str(max(1, math.ceil(seconds)))},
         )
         return [
-            [Found(point.id, point.score, point.payload or {}) for point in each.points]  # type: ignore[arg-type]
-            for each in answer.result or ()
+            [Found(each["id"], each["score"], each["payload"] or {}) for each in answer["points"]]
+            for answer in answers
         ]
+
+    async def _asked(
+        self, method: str, collection: str, path: str, body: object, params: dict[str, str]
+    ) -> Any:
+        """Return what REST answers, past the client's models: they look at every number."""
+        answer = await self._done(
+            self._client.http.client.request(
+                type_=dict[str, Any],
+                method=method,
+                url=f"/collections/{{name}}/{path}",
+                path_params={"name": collection},
+                params=params,
+                headers={"Content-Type": "application/json"},
+                content=pydantic_core.to_json(body),
+            )
+        )
+        return answer["result"]
 
     async def aliases(self) -> dict[str, str]:
         """Return every alias with its collection."""
@@ -290,46 +305,14 @@ class QdrantStore:
         except ValueError as error:
             raise StoreRefused(f"filter: {_first_line(error)}") from error
 
-    def _query(self, query: Query) -> "models.QueryRequest":
-        from qdrant_client.http import models
-
-        where = self._filter(query.filter)
-        if len(query.branches) == 1:
-            (branch,) = query.branches
-            return models.QueryRequest(
-                query=vector_of(branch),
-                using=branch.using,
-                filter=where,
-                limit=query.limit,
-                score_threshold=branch.threshold,
-                params=params_of(branch, query),
-                with_payload=True,
-            )
-        fused: Any = models.FusionQuery(fusion=models.Fusion.DBSF)
-        if query.fusion is Fusion.RRF:
-            fused = models.RrfQuery(rrf=models.Rrf(k=query.rrf_k))
-        return models.QueryRequest(
-            prefetch=[
-                models.Prefetch(
-                    query=vector_of(branch),
-                    using=branch.using,
-                    filter=where,
-                    limit=branch.limit,
-                    score_threshold=branch.threshold,
-                    params=params_of(branch, query),
-                )
-                for branch in query.branches
-            ],
-            query=fused,
-            limit=query.limit,
-            with_payload=True,
-        )
-
     async def _completed(self, work: Awaitable[Any]) -> None:
-        """Await a change and make sure that it is made: Qdrant answers 200 to a timeout too."""
-        result = await self._done(work)
-        if result.status != "completed":
-            raise StoreTimeout(f"the store at {self._host} has not finished: {result.status.value}")
+        """Await a change and make sure that it is made."""
+        self._check_completed((await self._done(work)).status.value)
+
+    def _check_completed(self, status: str) -> None:
+        """Raise StoreTimeout for a change that is not made: Qdrant answers 200 to that too."""
+        if status != "completed":
+            raise StoreTimeout(f"the store at {self._host} has not finished: {status}")
 
     async def _done(self, work: Awaitable[T]) -> T:
         """Await a request and say what went wrong in the port's terms."""
