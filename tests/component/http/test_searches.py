@@ -1,6 +1,7 @@
 """Searches of a collection over HTTP: looked at again, in batches, and with parts away."""
 
 import asyncio
+import math
 import os
 import pathlib
 import signal
@@ -240,6 +241,19 @@ async def test_a_search_is_answered_once_until_something_is_written_and_while_th
         assert "left alone" in message
         metrics = (await client.get("/metrics")).text
         assert 'ullage_search_breaker_open{dependency="store",name="notes"} 1.0' in metrics
+
+
+async def test_an_answer_is_kept_for_one_vector_and_for_none_that_is_almost_the_same(
+    tmp_path: pathlib.Path, files: pathlib.Path
+) -> None:
+    async with pod(tmp_path, document(files, MODELS, notes())) as (_, client):
+        await ready(client)
+        vector = [0.5] * (await client.get(C)).json()["dimensions"]
+        search = {"vector": vector, "mode": "Dense"}
+        other = {**search, "vector": [*vector[:-1], math.nextafter(0.5, 1.0)]}
+        asked = [search, search, other, {**search, "query": "blue"}, {**search, "exact": True}]
+        found = [await posted(client, f"{C}/search", each) for each in asked]
+        assert [each["cached"] for each in found] == [False, True, False, False, False]
 
 
 async def test_texts_are_found_by_the_models_own_weights_where_that_is_asked_for(
