@@ -18,6 +18,7 @@ from ullage_runtime.retrieval.log.records import (
 )
 from ullage_runtime.retrieval.making import Making
 from ullage_runtime.retrieval.points import (
+    LARGEST_NUMBER,
     checked_dense,
     checked_id,
     checked_ids,
@@ -45,12 +46,23 @@ def test_a_vector_of_another_width_is_refused_with_both_numbers() -> None:
     assert error.value.details == {"expected": 3, "got": 2}
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
-    with pytest.raises(InvalidRequest, match="not finite"):
-        checked_dense([bad], 1, "v")
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e39, -1e39, 1e308])
+def test_numbers_that_are_not_finite_in_32_bits_are_refused(bad: float) -> None:
+    for vector in ([bad], [bad, bad], [bad, -bad], [1.0, bad, 2.0], [-1.0, bad]):
+        with pytest.raises(InvalidRequest, match="v has values that are not finite in 32 bits"):
+            checked_dense(vector, len(vector), "v")
     with pytest.raises(InvalidRequest, match="not finite"):
         checked_sparse([1], [bad], "v")
+
+
+def test_the_largest_numbers_of_32_bits_are_kept() -> None:
+    vector = (LARGEST_NUMBER, -LARGEST_NUMBER, LARGEST_NUMBER)
+    assert checked_dense(vector, 3, "v") == vector
+    assert checked_sparse([], [], "v") == Sparse((), ())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_payload_with_a_number_that_is_not_finite_is_refused(bad: float) -> None:
     with pytest.raises(InvalidRequest, match="not finite"):
         checked_payload({"a": [{"b": bad}]}, "p")
 

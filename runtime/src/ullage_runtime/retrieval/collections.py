@@ -110,14 +110,14 @@ class Collections:
             self.refresh(held)
         return tuple(self._held[name].reported() for name in self.names())
 
-    def held(self, name: str, known: Sequence[str] | None = None) -> Held:
+    def held(self, name: str, known: Callable[[], Sequence[str]] | None = None) -> Held:
         """Return a collection by its name or an alias of it, ready or not.
 
         Raises CollectionNotFound, which lists all names, or those that are `known` to who asks.
         """
         held = self._held.get(name) or self._by_alias(name)
         if held is None:
-            listed = ", ".join(self.names() if known is None else known) or "none"
+            listed = ", ".join((known or self.names)()) or "none"
             raise CollectionNotFound(
                 f"there is no collection {name!r}; there are: {listed}", param="collection"
             )

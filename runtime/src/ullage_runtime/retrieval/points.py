@@ -65,8 +65,13 @@ def checked_sparse(indices: Sequence[int], values: Sequence[float], where: str) 
 
 
 def _check_numbers(values: Sequence[float], where: str) -> None:
-    is_finite = all(map(math.isfinite, values))
-    if not is_finite or max(map(abs, values), default=0.0) > LARGEST_NUMBER:
+    # A sum is finite only where all that is summed is, and only then are there least and largest.
+    are_finite = not values or (
+        math.isfinite(sum(values))
+        and min(values) >= -LARGEST_NUMBER
+        and max(values) <= LARGEST_NUMBER
+    )
+    if not are_finite:
         raise InvalidRequest(f"{where} has values that are not finite in 32 bits", param=where)
 
 

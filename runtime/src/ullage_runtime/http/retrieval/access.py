@@ -38,7 +38,7 @@ def held_of(services: Services, request: Request, name: str) -> Held:
 
     Raises Forbidden or CollectionNotFound.
     """
-    held = services.collections.held(name, known=usable(services, request))
+    held = services.collections.held(name, known=lambda: usable(services, request))
     _key(request).check(_model(held))
     return held
 
