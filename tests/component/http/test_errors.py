@@ -179,6 +179,23 @@ async def test_what_is_not_there_is_said_in_the_same_shape(
     assert error_of(response)["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", CHAT, "POST"),
+        ("POST", "/v1/models", "GET"),
+        ("PATCH", "/v1/collections/c/points/1", "GET"),
+        ("PATCH", "/v1/responses/r", "DELETE, GET"),
+    ],
+)
+async def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(
+    client: httpx.AsyncClient, method: str, path: str, allowed: str
+) -> None:
+    response = await client.request(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == allowed
+
+
 async def test_an_unknown_model_is_not_found_and_the_known_ones_are_listed(
     client: httpx.AsyncClient,
 ) -> None:

@@ -35,6 +35,7 @@ from ullage_runtime.http.responses import router as responses
 from ullage_runtime.http.responses.objects import ResponseEvent
 from ullage_runtime.http.retrieval import flat, uploads
 from ullage_runtime.http.retrieval import router as retrieval
+from ullage_runtime.http.routes import serve
 from ullage_runtime.http.services import Services
 from ullage_runtime.http.sessions import router as sessions
 from ullage_runtime.http.status import router as status
@@ -72,21 +73,26 @@ def public_app(services: Services, keys: KeyRing | None) -> FastAPI:
             ),
         ],
     )
-    app.include_router(openai.router)
-    app.include_router(memory.router)
-    app.include_router(caches.router)
-    app.include_router(rollouts.router)
-    app.include_router(status.router)
-    app.include_router(responses.router)
-    app.include_router(embeddings.router)
-    app.include_router(ranking.router)
-    app.include_router(tokens.router)
-    app.include_router(retrieval.router)
-    app.include_router(uploads.router)
-    app.include_router(flat.router)
-    app.include_router(sessions.router)
-    app.include_router(reindexes.router)
-    app.include_router(ops.router)
+    serve(
+        app,
+        (
+            openai.router,
+            memory.router,
+            caches.router,
+            rollouts.router,
+            status.router,
+            responses.router,
+            embeddings.router,
+            ranking.router,
+            tokens.router,
+            retrieval.router,
+            uploads.router,
+            flat.router,
+            sessions.router,
+            reindexes.router,
+            ops.router,
+        ),
+    )
     describe(
         app,
         summary="Language models behind OpenAI's API.",
@@ -131,12 +137,17 @@ def internal_app(
         ],
     )
     app.state.documents = documents
-    app.include_router(internal.router)
-    app.include_router(reindex_workers.router)
-    app.include_router(memory.router)
-    app.include_router(caches.router)
-    app.include_router(status.router)
-    app.include_router(ops.router)
+    serve(
+        app,
+        (
+            internal.router,
+            reindex_workers.router,
+            memory.router,
+            caches.router,
+            status.router,
+            ops.router,
+        ),
+    )
     describe(
         app,
         summary="What the operator and a pod of a pool say to each other.",

@@ -63,10 +63,11 @@ class Services:
     go_back: GoBack | None = None
 
 
-def services_of(connection: HTTPConnection) -> Services:
-    """Return the process's services; a FastAPI dependency, of WebSockets too."""
+async def _services(connection: HTTPConnection) -> Services:
+    # Of WebSockets too. FastAPI would call what is not async in a thread.
     services: Services = connection.app.state.services
     return services
 
 
-ServicesOf = Annotated[Services, Depends(services_of)]
+ServicesOf = Annotated[Services, Depends(_services)]
+"""The process's services."""

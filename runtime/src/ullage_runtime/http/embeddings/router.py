@@ -1,6 +1,6 @@
 """The path of embeddings."""
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from ullage_runtime.core.errors import DimensionMismatch, UnsupportedOutput
@@ -8,11 +8,12 @@ from ullage_runtime.http.embeddings.objects import EmbeddingList
 from ullage_runtime.http.embeddings.schema import EmbeddingRequest
 from ullage_runtime.http.embeddings.service import embedding_answer
 from ullage_runtime.http.openapi import SERVED, refusals
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 
 TAG = "Embeddings"
 
-router = APIRouter(prefix="/v1", tags=[TAG])
+router = Router(prefix="/v1", tag=TAG)
 
 
 @router.post(

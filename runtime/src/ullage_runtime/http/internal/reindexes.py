@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
 from ullage_runtime.core.errors import (
     CollectionUnavailable,
@@ -16,6 +16,7 @@ from ullage_runtime.core.errors import (
     StaleLease,
 )
 from ullage_runtime.http.openapi import CALLED, refusals
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 from ullage_runtime.retrieval.points import checked_id
 from ullage_runtime.retrieval.reindex.wire import (
@@ -42,7 +43,7 @@ TAG = "Reindex workers"
 MOST_ID: Final = 2**64 - 1
 ID_PATTERN: Final = "^(?:[0-9]{1,20}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$"
 
-router = APIRouter(prefix="/internal/v1/reindexes/{job}", tags=[TAG])
+router = Router(prefix="/internal/v1/reindexes/{job}", tag=TAG)
 
 Job = Annotated[str, Path(min_length=1, max_length=128)]
 READ = (

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from ullage_api.kinds.base import KubeModel
 from ullage_api.wire.pod_report import PodReport
@@ -12,11 +12,12 @@ from ullage_runtime.http.disconnect import while_connected
 from ullage_runtime.http.draining import shutting_down
 from ullage_runtime.http.internal.service import DesiredDocuments
 from ullage_runtime.http.openapi import CALLED, refusals
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 
 TAG = "Internal"
 
-router = APIRouter(prefix="/internal/v1", tags=[TAG])
+router = Router(prefix="/internal/v1", tag=TAG)
 
 MAX_POLL_SECONDS = 60
 

@@ -1,6 +1,6 @@
 """The paths of OpenAI's API."""
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from ullage_api.kinds.model_deployment import Task
@@ -23,11 +23,12 @@ from ullage_runtime.http.openai.service import (
     visible_cards,
 )
 from ullage_runtime.http.openapi import CALLED, CHOSEN, SEARCHED, SERVED, refusals, stream_of
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 
 TAG = "OpenAI"
 
-router = APIRouter(prefix="/v1", tags=[TAG])
+router = Router(prefix="/v1", tag=TAG)
 
 
 @router.get("/models", responses=refusals(*CALLED))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 
 from ullage_runtime.core.errors import InvalidRequest
@@ -10,6 +10,7 @@ from ullage_runtime.http.auth import ANYBODY, Key
 from ullage_runtime.http.middleware import KEY
 from ullage_runtime.http.openapi import CALLED, refusals
 from ullage_runtime.http.ops.memory_objects import may_see
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import Services, ServicesOf
 from ullage_runtime.models.kept import Outcome
 from ullage_runtime.models.shelf import Shelf
@@ -18,7 +19,7 @@ TAG = "Caches"
 
 CacheName = Literal["embeddings", "answers", "searches"]
 
-router = APIRouter(prefix="/cache", tags=[TAG])
+router = Router(prefix="/cache", tag=TAG)
 
 
 class CacheLookups(BaseModel):

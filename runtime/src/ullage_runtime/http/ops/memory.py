@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from ullage_runtime.core.errors import InvalidRequest
 from ullage_runtime.http.middleware import KEY
@@ -16,11 +16,12 @@ from ullage_runtime.http.ops.memory_objects import (
     may_see,
     model_memory,
 )
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 
 TAG = "Memory"
 
-router = APIRouter(prefix="/memory", tags=[TAG])
+router = Router(prefix="/memory", tag=TAG)
 
 
 @router.get("/stats", responses=refusals(*CALLED))

@@ -2,18 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import Path, Request
 
 from ullage_api.names import ROLLBACK_ANNOTATION
 from ullage_runtime.core.errors import Forbidden, InvalidRequest, ModelNotFound, RevisionNotFound
 from ullage_runtime.http.openai.service import chosen_model
 from ullage_runtime.http.openapi import CALLED, CHOSEN, SENT, refusals
 from ullage_runtime.http.ops.rollout_objects import RollbackBody, Rollout, rollout
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import Services, ServicesOf
 
 TAG = "Rollouts"
 
-router = APIRouter(prefix="/rollouts", tags=[TAG])
+router = Router(prefix="/rollouts", tag=TAG)
 
 Name = Annotated[str, Path(min_length=1, max_length=128, description="A model's name or alias.")]
 

@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 from typing import Final
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from ullage_runtime.http.openapi import CALLED, refusals
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 
 TAG = "Operations"
 
-router = APIRouter(tags=[TAG])
+router = Router(tag=TAG)
 
 SAMPLE_SECONDS: Final = 2.0
 """How long metrics wait for the engines' own numbers."""

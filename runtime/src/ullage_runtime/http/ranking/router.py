@@ -2,18 +2,19 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from ullage_runtime.http.openapi import SERVED, refusals
 from ullage_runtime.http.ranking.objects import RankedText, Ranking, ScoreList
 from ullage_runtime.http.ranking.schema import RerankBody, ScoreBody, TextsBody
 from ullage_runtime.http.ranking.service import rerank_answer, score_answer, texts_answer
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 
 TAG = "Ranking"
 
-router = APIRouter(tags=[TAG])
+router = Router(tag=TAG)
 
 _REFUSALS: dict[int | str, dict[str, Any]] = refusals(*SERVED)
 

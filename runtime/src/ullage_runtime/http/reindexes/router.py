@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request
+from fastapi import Path, Request
 
 from ullage_api.wire.pod_report import ReportedReindex
 from ullage_runtime.core.errors import (
@@ -23,12 +23,13 @@ from ullage_runtime.http.reindexes.schema import (
     ReindexChange,
     ReindexList,
 )
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import Services, ServicesOf
 from ullage_runtime.retrieval.reindex.reporting import reported
 
 TAG = "Reindexes"
 
-router = APIRouter(prefix="/v1/reindexes", tags=[TAG])
+router = Router(prefix="/v1/reindexes", tag=TAG)
 
 Name = Annotated[str, Path(min_length=1, max_length=128)]
 READ = (*CALLED, Forbidden, InvalidRequest, ReindexNotFound)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from ullage_runtime.core.errors import InvalidRequest, PreviousResponseNotFound
@@ -23,11 +23,12 @@ from ullage_runtime.http.responses.service import (
     input_items,
     refused_cancelling,
 )
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 
 TAG = "Responses"
 
-router = APIRouter(prefix="/v1/responses", tags=[TAG])
+router = Router(prefix="/v1/responses", tag=TAG)
 
 _FOUND = refusals(*CALLED, *STORED)
 

@@ -1,6 +1,6 @@
 """The flat paths: searches and writes that need not name their collection in the path."""
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from ullage_runtime.core.errors import DiskFull, OperationNotFound
 from ullage_runtime.http.openapi import refusals
@@ -9,9 +9,10 @@ from ullage_runtime.http.retrieval.access import collection_of, named, searcher_
 from ullage_runtime.http.retrieval.objects import FlatChangeObject, FlatSearchObject
 from ullage_runtime.http.retrieval.router import EMBED, TAG, Wait
 from ullage_runtime.http.retrieval.schema import Flat, FlatSearchBody, FlatUpsertBody, SearchBody
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import Services, ServicesOf
 
-router = APIRouter(tags=[TAG])
+router = Router(tag=TAG)
 
 _REFUSALS = refusals(*EMBED, OperationNotFound)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 from starlette.responses import Response
 
 from ullage_runtime.core.errors import (
@@ -54,12 +54,13 @@ from ullage_runtime.http.retrieval.schema import (
     SearchBody,
     UpsertBody,
 )
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 from ullage_runtime.retrieval.points import checked_ids
 
 TAG = "Collections"
 
-router = APIRouter(prefix="/v1", tags=[TAG])
+router = Router(prefix="/v1", tag=TAG)
 
 Wait = Annotated[
     bool, Query(description="Whether to answer only once every search sees the change.")

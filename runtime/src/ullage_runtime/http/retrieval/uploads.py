@@ -5,7 +5,7 @@ from email.message import Message
 from typing import Annotated, Any, Final
 
 import pydantic
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from ullage_runtime.core.errors import DocumentNotFound, InvalidRequest, RequestTimeout
 from ullage_runtime.http.openapi import refusals
@@ -16,6 +16,7 @@ from ullage_runtime.http.retrieval.importing import imported
 from ullage_runtime.http.retrieval.objects import ChangeObject, OperationObject
 from ullage_runtime.http.retrieval.router import EMBED, READ, TAG, WRITE, Wait
 from ullage_runtime.http.retrieval.schema import MAX_DOCUMENTS, DocumentBody, DocumentsBody
+from ullage_runtime.http.routes import Router
 from ullage_runtime.retrieval.ingest.documents import Original
 from ullage_runtime.retrieval.ingest.reading.formats import (
     DERIVED,
@@ -25,7 +26,7 @@ from ullage_runtime.retrieval.ingest.reading.formats import (
 )
 from ullage_runtime.retrieval.ingest.reading.reader import Reader
 
-router = APIRouter(prefix="/v1", tags=[TAG])
+router = Router(prefix="/v1", tag=TAG)
 
 _FILE: Final = {"schema": {"type": "string", "format": "binary"}}
 _ANY: Final[dict[str, Any]] = {"content": {"*/*": _FILE}, "description": "The file."}

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 
 from ullage_runtime.core.errors import DiskFull, OperationNotFound, SessionNotFound
 from ullage_runtime.http.openapi import CALLED, SENT, refusals
@@ -10,6 +10,7 @@ from ullage_runtime.http.retrieval.access import collection_of, named, searcher_
 from ullage_runtime.http.retrieval.objects import SearchObject
 from ullage_runtime.http.retrieval.router import EMBED, WRITE
 from ullage_runtime.http.retrieval.service import found_object
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 from ullage_runtime.http.sessions.objects import (
     DeletedSession,
@@ -28,7 +29,7 @@ from ullage_runtime.retrieval.sessions.sessions import USER
 
 TAG = "Sessions"
 
-router = APIRouter(prefix="/v1/sessions", tags=[TAG])
+router = Router(prefix="/v1/sessions", tag=TAG)
 
 Id = Annotated[str, Path(max_length=64)]
 

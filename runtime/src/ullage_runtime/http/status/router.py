@@ -4,18 +4,19 @@ import asyncio
 import contextlib
 from typing import Final
 
-from fastapi import APIRouter, WebSocket
+from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from ullage_runtime.core.errors import ShuttingDown
 from ullage_runtime.http.disconnect import ClientLeft, while_connected
 from ullage_runtime.http.middleware import KEY
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 from ullage_runtime.http.status.schema import Cursor
 from ullage_runtime.http.status.service import Feed
 from ullage_runtime.http.viewers import tell
 
-router = APIRouter()
+router = Router()
 
 CLOSE_SECONDS: Final = 2.0
 """How long a viewer has to take note of the end."""

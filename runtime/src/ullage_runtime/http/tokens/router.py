@@ -1,9 +1,10 @@
 """The paths of tokens."""
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from ullage_runtime.http.openapi import SERVED, refusals
+from ullage_runtime.http.routes import Router
 from ullage_runtime.http.services import ServicesOf
 from ullage_runtime.http.tokens.objects import DetokenizeAnswer, TokenizeAnswer
 from ullage_runtime.http.tokens.schema import DetokenizeBody, TokenizeBody
@@ -11,7 +12,7 @@ from ullage_runtime.http.tokens.service import detokenize_answer, tokenize_answe
 
 TAG = "Tokens"
 
-router = APIRouter(tags=[TAG])
+router = Router(tag=TAG)
 
 
 @router.post("/tokenize", response_model=TokenizeAnswer, responses=refusals(*SERVED))
