@@ -7,8 +7,8 @@ from typing import Final
 GRACE_SECONDS: Final = 5.0
 """Shortest that a model stays after its load and after each use: anything less only thrashes."""
 
-_LEAST_SECONDS: Final = 0.01
-"""What a load costs at least, so that nothing is worth infinitely much."""
+_START_SECONDS: Final = 0.01
+"""What a load costs besides, so that nothing is worth infinitely much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +73,5 @@ def _in_order(willing: Sequence[Candidate]) -> Iterator[Candidate]:
 
 def _leaves_later(candidate: Candidate) -> tuple[float, ...]:
     idle = candidate.idle_seconds or 0.0
-    worth = idle * candidate.bytes / max(_LEAST_SECONDS, candidate.reload_seconds)
+    worth = idle * candidate.bytes / (candidate.reload_seconds + _START_SECONDS)
     return (-worth, -idle, candidate.bytes)

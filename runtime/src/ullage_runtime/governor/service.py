@@ -176,8 +176,9 @@ class Governor:
         free = self._free
         devices = best_fit(free, needed, among)
         if devices is None:
-            self.check(footprint)
             free = {d: f for d, f in free.items() if self._ledger.budget(d) >= needed}
+            if len(free) < among:
+                self.check(footprint)  # which raises: that is what it asks
             devices = roomiest(free, among)
         decision = self._ledger.reserve(owner, devices, needed, instead_of=instead_of)
         match decision:

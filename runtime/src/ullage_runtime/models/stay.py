@@ -156,11 +156,13 @@ class Stay:
             self.asleep, self.is_returning = False, True
 
     def _note_use(self) -> None:
-        self._used_at = self._around.clock.monotonic()
+        is_idle = not self._admission.running
+        if is_idle:
+            self._used_at = self._around.clock.monotonic()
         # Of what stands by the last request may have ended, though others run on what answers.
-        if not self._admission.running or self._generations.standby is not None:
+        if is_idle or self._generations.standby is not None:
             self._around.room.stir()
-        if not self._admission.running and self.wish.longest_idle:
+        if is_idle and self.wish.longest_idle:
             self._wake()
 
     def _note_miss(self) -> None:
