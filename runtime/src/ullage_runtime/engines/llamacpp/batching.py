@@ -170,6 +170,7 @@ class Batching:
         for answer in self._answers.values():
             answer.close()
         self._answers.clear()
+        self._candidates.close()
         self._context.close()
 
     def _score(self, scored: Scored) -> None:

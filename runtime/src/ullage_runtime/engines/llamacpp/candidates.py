@@ -16,6 +16,10 @@ class Candidates:
 
     Filling it element by element would take Python longer than the model takes for a token, so the
     words are laid out by slices.
+
+    llama.cpp lays a row out itself where it samples, in memory that each chain has of its own: of
+    many chains it leaves the processor's caches before its turn comes again. So all chains take
+    turns inside one.
     """
 
     def __init__(self, vocabulary_size: int) -> None:
@@ -24,6 +28,23 @@ class Candidates:
         ids[::_FIELDS] = array.array("i", range(vocabulary_size))
         self._template = ids.tobytes()
         self._data = (llama_cpp.llama_token_data * vocabulary_size)()
+        self._turns: Any = llama_cpp.llama_sampler_chain_init(
+            llama_cpp.llama_sampler_chain_default_params()
+        )
+
+    def sampled(self, chain: Any, context: Any, row: int) -> int:
+        """Return the token that a chain takes after a row of the last decode call."""
+        llama_cpp.llama_sampler_chain_add(self._turns, chain)
+        try:
+            return int(llama_cpp.llama_sampler_sample(self._turns, context, row))
+        finally:
+            llama_cpp.llama_sampler_chain_remove(self._turns, 0)  # else it would be freed with it
+
+    def close(self) -> None:
+        """Free what llama.cpp holds for it; idempotent."""
+        if self._turns is not None:
+            llama_cpp.llama_sampler_free(self._turns)
+            self._turns = None
 
     def filled(self, logits: Any) -> Any:
         """Return a `llama_token_data_array` of a row of logits; the next call overwrites it."""
@@ -35,10 +56,12 @@ class Candidates:
         ctypes.memmove(self._data, words.buffer_info()[0], len(self._template))
         return token_array(self._data, self._size)
 
-    def single(self, token: int) -> Any:
-        """Return an array of one token."""
-        self._data[0].id, self._data[0].logit, self._data[0].p = token, 1.0, 0.0
-        return token_array(self._data, 1)
+
+def single(token: int) -> Any:
+    """Return an array of one token."""
+    data = (llama_cpp.llama_token_data * 1)()
+    data[0].id, data[0].logit, data[0].p = token, 1.0, 0.0
+    return token_array(data, 1)
 
 
 def token_array(data: Any, size: int) -> Any:

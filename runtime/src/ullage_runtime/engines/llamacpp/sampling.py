@@ -11,7 +11,7 @@ from typing import Any, Final
 from ullage_runtime.core.domain import Sampling
 from ullage_runtime.core.errors import InvalidOutput, InvalidRequest
 from ullage_runtime.engines.llamacpp.bindings import llama_cpp
-from ullage_runtime.engines.llamacpp.candidates import Candidates, likeliest
+from ullage_runtime.engines.llamacpp.candidates import Candidates, likeliest, single
 from ullage_runtime.engines.llamacpp.model import Model
 
 MAX_LOGPROBS: Final = 20
@@ -101,7 +101,7 @@ class Sampler:
                 before = ctypes.string_at(logits, _FLOAT.size * self._vocabulary_size)
         if self._edits:
             self._edit(logits)
-        token = int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+        token = candidates.sampled(self._chain, context, row)
         if self._grammar is not None and not self.waits:
             began = time.monotonic()
             token = self._allowed(token, logits, candidates)
@@ -141,10 +141,9 @@ class Sampler:
 
     def _accepted(self, token: int) -> bool:
         """Let the grammar have a token if it takes it; for another one llama.cpp would abort."""
-        candidates = Candidates(1)
-        single = candidates.single(token)
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(single))
-        if not math.isfinite(single.data[0].logit):
+        alone = single(token)
+        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(alone))
+        if not math.isfinite(alone.data[0].logit):
             return False
         llama_cpp.llama_sampler_accept(self._grammar, token)
         return True
@@ -176,9 +175,9 @@ class Sampler:
 
     def _allowed(self, token: int, logits: Any, candidates: Candidates) -> int:
         """Return the token if the grammar allows it, or another one that it does allow."""
-        single = candidates.single(token)
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(single))
-        if not math.isfinite(single.data[0].logit):
+        alone = single(token)
+        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(alone))
+        if not math.isfinite(alone.data[0].logit):
             every = candidates.filled(logits)
             llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(every))
             # What it forbids goes altogether: the logarithm of nothing would spoil `typical_p`.
