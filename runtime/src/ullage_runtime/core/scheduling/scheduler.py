@@ -251,6 +251,8 @@ class Scheduler:
         ranked = self._having_their_turn(running)
         decoding = [(s, 1) for s in ranked if s.is_decoding]
         prompts = [s for s in ranked if not s.is_decoding]
+        if not prompts:
+            return decoding
         # Whoever generates waits for this step, whether it is among those who compute in it or not.
         generating = sum(s.is_decoding for s in running)
         quick = sum(s.pending for s in prompts if self._is_quick(s))
