@@ -98,18 +98,6 @@ def test_prompts_that_outnumber_those_who_generate_take_longer() -> None:
     assert pace.allowed(16, prompts=2) == alone
 
 
-def test_prompts_that_came_together_are_computed_in_few_steps_beside_the_first_of_them() -> None:
-    pace = PrefillPace(maximum=512)
-    pace.observe(128, 0, 0.154)
-    pace.observe(0, 1, 0.024)
-    assert pace.allowed(1, prompts=7, quick=630) == 512
-    assert pace.allowed(8, prompts=1, quick=300) == pace.chunk, "many readers wait for less"
-    slow = PrefillPace(maximum=512)
-    slow.observe(128, 0, 0.256)
-    slow.observe(0, 1, 0.050)
-    assert slow.allowed(1, prompts=7, quick=630) == 500, "what fits into a second"
-
-
 def test_a_prompt_is_quick_by_its_tokens_and_by_their_time() -> None:
     pace = PrefillPace(maximum=512)
     pace.observe(128, 0, 0.128)

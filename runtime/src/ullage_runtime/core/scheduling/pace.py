@@ -52,9 +52,9 @@ class PrefillPace:
     """A chunk of prompt tokens that follows the machine.
 
     It is doubled after a fast step and halved after a slow one. That is what quick prompts get, and
-    while nobody generates, all that fits into a second. Beside others that generate, prompts get
-    about as long as a step of these takes, or longer, up to that second, when there are more of
-    them than one for every few: the few wait for the many once, not in every step.
+    while nobody generates, all that fits into a second. Long prompts beside others that generate
+    get about as long as a step of these takes, or longer when there are more of them than one for
+    every few.
     """
 
     maximum: int
@@ -79,15 +79,15 @@ class PrefillPace:
         """
         if not self.token_seconds:
             return self.chunk
-        most = max(self.chunk, min(int(ALONE_SECONDS / self.token_seconds), self.maximum))
         if not decoding:
-            return most
+            fitting = int(ALONE_SECONDS / self.token_seconds)
+            return max(self.chunk, min(fitting, self.maximum))
         alone = self._alone(decoding)
         if not alone:
             return self.chunk
         share = DECODE_SHARE * max(1.0, READERS * prompts / decoding)
         fitting = int((share * alone - self.beside_seconds) / self.token_seconds)
-        return max(1, min(fitting, most), min(quick, self.chunk))
+        return max(1, min(max(fitting, quick), self.chunk))
 
     @property
     def is_due_alone(self) -> bool:
