@@ -185,6 +185,9 @@ async def test_what_is_not_there_is_said_in_the_same_shape(
         ("GET", CHAT, "POST"),
         ("POST", "/v1/models", "GET"),
         ("PATCH", "/v1/collections/c/points/1", "GET"),
+        ("PATCH", "/v1/collections/c/points/count", "POST"),
+        ("PATCH", "/v1/collections/c/documents/upload", "POST"),
+        ("PATCH", "/v1/collections/c/documents/a/b", "DELETE, GET"),
         ("PATCH", "/v1/responses/r", "DELETE, GET"),
     ],
 )

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Match, Route
 
 from ullage_runtime.core.errors import InvalidRequest, ServingError, Unauthorized
 
@@ -125,13 +125,18 @@ def _complaint(cause: BaseException) -> str:
 
 
 def _allowed(app: FastAPI, request: Request) -> list[str]:
-    """Return the methods of all routes at a path: Starlette names those of the first only."""
-    methods: set[str] = set()
-    for route in app.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
-    return sorted(methods)
+    """Return the methods of a path: Starlette names those of the first route at it only.
+
+    Whatever has a placeholder where others have a word is another path, as in the document.
+    """
+    found = [
+        route
+        for route in app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    fewest = min((len(route.param_convertors) for route in found), default=0)
+    same = [route for route in found if len(route.param_convertors) == fewest]
+    return sorted({method for route in same for method in route.methods or ()})
 
 
 def install_error_handlers(app: FastAPI) -> None:
