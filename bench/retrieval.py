@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 import structlog
 import typer
+import uvloop
 from rich.table import Table
 
 from bench import machine
@@ -67,7 +68,7 @@ def main(
     found: dict[str, Any] = {"points": points, "dimensions": DIMENSIONS, "seconds": seconds}
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(_measure(Path(folder), points, seconds, found, lambda: kept.write(found)))
+        uvloop.run(_measure(Path(folder), points, seconds, found, lambda: kept.write(found)))
         if opponents:
             found["beside"] = beside(Path(folder), points, seconds)
             kept.write(found)
