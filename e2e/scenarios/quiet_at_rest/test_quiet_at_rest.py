@@ -5,7 +5,7 @@ import statistics
 import time
 from datetime import UTC, datetime
 
-from e2e.scenarios.platform import Platform
+from e2e.scenarios.platform import AFTER_TRAFFIC_SECONDS, Platform
 from e2e.scenarios.team import MDEP, Team, model
 
 QUIET_SECONDS = 60
@@ -13,7 +13,7 @@ CHANGES = 20
 
 
 def test_re_applying_unchanged_yaml_writes_nothing(platform: Platform, ready: Team) -> None:
-    platform.wait_until_settled(ready.namespace)
+    platform.wait_until_settled(ready.namespace, seconds=AFTER_TRAFFIC_SECONDS)
     since = datetime.now(UTC)
     for _ in range(3):
         ready.apply(model("guide"))
@@ -22,7 +22,7 @@ def test_re_applying_unchanged_yaml_writes_nothing(platform: Platform, ready: Te
 
 
 def test_an_unchanged_system_writes_nothing_for_a_minute(platform: Platform, ready: Team) -> None:
-    platform.wait_until_settled(ready.namespace)
+    platform.wait_until_settled(ready.namespace, seconds=AFTER_TRAFFIC_SECONDS)
     since = datetime.now(UTC)
     deadline = time.monotonic() + QUIET_SECONDS
     ready.wait("a minute passes", lambda: time.monotonic() >= deadline, timeout=QUIET_SECONDS + 5)
