@@ -141,12 +141,16 @@ class Sampler:
 
     def _accepted(self, token: int) -> bool:
         """Let the grammar have a token if it takes it; for another one llama.cpp would abort."""
+        takes = self._takes(token)
+        if takes:
+            llama_cpp.llama_sampler_accept(self._grammar, token)
+        return takes
+
+    def _takes(self, token: int) -> bool:
+        """Tell whether the grammar would take a token."""
         alone = single(token)
         llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(alone))
-        if not math.isfinite(alone.data[0].logit):
-            return False
-        llama_cpp.llama_sampler_accept(self._grammar, token)
-        return True
+        return math.isfinite(alone.data[0].logit)
 
     def close(self) -> None:
         """Free the samplers; idempotent."""
@@ -175,9 +179,7 @@ class Sampler:
 
     def _allowed(self, token: int, logits: Any, candidates: Candidates) -> int:
         """Return the token if the grammar allows it, or another one that it does allow."""
-        alone = single(token)
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(alone))
-        if not math.isfinite(alone.data[0].logit):
+        if not self._takes(token):
             every = candidates.filled(logits)
             llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(every))
             # What it forbids goes altogether: the logarithm of nothing would spoil `typical_p`.
