@@ -26,7 +26,7 @@ from ullage_runtime.http.middleware import (
 )
 from ullage_runtime.http.openai import router as openai
 from ullage_runtime.http.openai.objects import ChatCompletionChunk
-from ullage_runtime.http.openapi import describe, operation_id
+from ullage_runtime.http.openapi import describe
 from ullage_runtime.http.ops import caches, memory, rollouts
 from ullage_runtime.http.ops import router as ops
 from ullage_runtime.http.ranking import router as ranking
@@ -171,7 +171,6 @@ def _app(title: str, services: Services, middleware: list[Middleware]) -> FastAP
         version=ullage_runtime.__version__,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        generate_unique_id_function=operation_id,
         middleware=middleware,
     )
     app.state.services = services
