@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar
 
 import httpx
 import pydantic_core
@@ -14,16 +14,17 @@ from ullage_runtime.retrieval.stores.port import (
     StoreUnavailable,
     Stretch,
 )
-from ullage_runtime.retrieval.stores.qdrant import CONNECTIONS, QdrantStore, words_of
+from ullage_runtime.retrieval.stores.qdrant import CONNECTIONS, WRITE_SECONDS, QdrantStore, words_of
 from ullage_runtime.retrieval.stores.transport import AiohttpTransport
-
-ASK_SECONDS: Final = 60.0
 
 _parsed = lru_cache(maxsize=256)(httpx.URL)
 
 
 class EmbeddedStore(QdrantStore):
     """The shards of this machine's owner process; a `Store`."""
+
+    written_at_once: ClassVar = 32
+    """Few: its owner does one thing after the other, and searches wait for the end of a request."""
 
     def __init__(
         self, url: str, key: str, *, transport: httpx.AsyncBaseTransport | None = None
@@ -46,7 +47,7 @@ class EmbeddedStore(QdrantStore):
         self, method: str, collection: str, path: str, body: object, params: dict[str, str]
     ) -> Any:
         """Ask without the clients in between, which take longer than the engine does."""
-        seconds = float(params.get("timeout", ASK_SECONDS))
+        seconds = float(params.get("timeout", WRITE_SECONDS))
         request = httpx.Request(
             method,
             _parsed(f"{self._base}/collections/{collection}/{path}"),

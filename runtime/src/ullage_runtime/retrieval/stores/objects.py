@@ -25,19 +25,16 @@ from ullage_runtime.retrieval.stores.port import (
 if TYPE_CHECKING:  # importing it takes seconds and 80 MB, which a pod without collections saves
     from qdrant_client.http import models
 
-WRITTEN_AT_ONCE: Final = 32
-"""Points of one request: a search waits for the end of it in the embedded store."""
-
 _AS_THEY_ARE: Final = {"quantization": {"ignore": True}}
 """What few candidates are scored by is read as it was written."""
 
 
-def portions(points: Sequence[Point]) -> Iterator[list[Point]]:
-    """Cut points into requests that a server takes."""
+def portions(points: Sequence[Point], most: int) -> Iterator[list[Point]]:
+    """Cut points into requests that a server takes, of so many points at most."""
     portion: list[Point] = []
     numbers = 0
     for point in points:
-        if portion and (len(portion) == WRITTEN_AT_ONCE or numbers + point.numbers > LARGEST_POINT):
+        if portion and (len(portion) == most or numbers + point.numbers > LARGEST_POINT):
             yield portion
             portion, numbers = [], 0
         portion.append(point)

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import httpx
 import pydantic_core
@@ -75,6 +75,9 @@ class _ApiKey(httpx.Auth):
 
 class QdrantStore:
     """A Qdrant at a URL; a `Store`."""
+
+    written_at_once: ClassVar = 128
+    """Points of one request."""
 
     def __init__(
         self,
@@ -169,7 +172,7 @@ class QdrantStore:
         """Write points with the versions they have, over what is older than one, or missing."""
         condition = older(before)
         # In portions: while a request is put into words, nobody else has a turn.
-        for portion in portions(points):
+        for portion in portions(points, self.written_at_once):
             body = {"points": [point_json(each) for each in portion], "update_filter": condition}
             result = await self._asked("PUT", collection, "points", body, {"wait": "true"})
             self._check_completed(result["status"])
