@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.stores import DIMENSIONS, vector
+from ullage_runtime.retrieval.edge.client import Answer
 from ullage_runtime.retrieval.edge.facade import Facade
 from ullage_runtime.retrieval.edge.optimising import Optimiser
 from ullage_runtime.retrieval.edge.shards import Shards
@@ -22,6 +23,7 @@ from ullage_runtime.retrieval.stores.port import VERSION, Filter, Layout, Point,
 from ullage_runtime.retrieval.stores.qdrant import QdrantStore
 
 KEY = "key"
+URL = "http://engine"
 PHYSICAL = "things-1"
 IDS = 6
 """Points of one history: few, so that mutations meet."""
@@ -38,13 +40,20 @@ def blocks(histories: int, size: int = 500) -> list[Any]:
 async def engine(folder: pathlib.Path) -> AsyncIterator[QdrantStore]:
     """The embedded store in this process, through the client and the REST façade."""
     shards = Shards(folder)
-    transport = httpx.ASGITransport(Facade(shards, Optimiser(shards), KEY).app())
-    store = EmbeddedStore("http://engine", KEY, transport=transport)
-    try:
-        yield store
-    finally:
-        await store.close()
-        shards.close()
+    transport = httpx.ASGITransport(Facade(shards, Optimiser(shards), KEY))
+    headers = {"api-key": KEY}
+    async with httpx.AsyncClient(transport=transport, base_url=URL, headers=headers) as client:
+
+        async def ask(method: str, path: str, body: bytes, seconds: float) -> Answer:
+            answer = await client.request(method, path, content=body, timeout=seconds)
+            return Answer(answer.status_code, answer.content)
+
+        store = EmbeddedStore(URL, KEY, transport=transport, ask=ask)
+        try:
+            yield store
+        finally:
+            await store.close()
+            shards.close()
 
 
 @dataclass

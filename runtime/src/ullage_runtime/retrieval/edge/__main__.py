@@ -62,7 +62,7 @@ async def _serve(shards: "object", sock: socket.socket, key: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     optimiser = Optimiser(shards)
     sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
-    server = Server(Facade(shards, optimiser, key).app(), sock)
+    server = Server(Facade(shards, optimiser, key), sock)
     await server.start()
     work = asyncio.create_task(optimiser.run())
     ended = asyncio.create_task(stop.wait())

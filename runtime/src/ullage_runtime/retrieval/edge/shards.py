@@ -222,11 +222,6 @@ class Shards:
         operation = edge.UpdateOperation.create_field_index(body["field_name"], schema)
         self.shard(name).update(lambda engine: engine.update(operation), 0)
 
-    def drop_index(self, name: str, field_name: str) -> None:
-        """Index a field of the payload no longer."""
-        operation = edge.UpdateOperation.delete_field_index(field_name)
-        self.shard(name).update(lambda engine: engine.update(operation), 0)
-
     def retrieve(self, name: str, body: Json) -> list[dict[str, Any]]:
         """Return those of some points that exist."""
         shard, ids = self.shard(name), ids_of(body["ids"])

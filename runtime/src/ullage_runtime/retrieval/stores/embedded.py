@@ -1,12 +1,12 @@
 """The embedded store through Qdrant's client, and what only it can be asked."""
 
 from dataclasses import asdict
-from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import httpx
 import pydantic_core
 
+from ullage_runtime.retrieval.edge.client import Ask, Client
 from ullage_runtime.retrieval.stores.port import (
     Carried,
     StoreRefused,
@@ -14,10 +14,9 @@ from ullage_runtime.retrieval.stores.port import (
     StoreUnavailable,
     Stretch,
 )
-from ullage_runtime.retrieval.stores.qdrant import CONNECTIONS, WRITE_SECONDS, QdrantStore, words_of
-from ullage_runtime.retrieval.stores.transport import AiohttpTransport
+from ullage_runtime.retrieval.stores.qdrant import WRITE_SECONDS, QdrantStore, words_of
 
-_parsed = lru_cache(maxsize=256)(httpx.URL)
+_SERVER_ERROR: Final = 500
 
 
 class EmbeddedStore(QdrantStore):
@@ -27,12 +26,17 @@ class EmbeddedStore(QdrantStore):
     """Few: its owner does one thing after the other, and searches wait for the end of a request."""
 
     def __init__(
-        self, url: str, key: str, *, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        key: str,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        ask: Ask | None = None,
     ) -> None:
-        self._owner = transport or AiohttpTransport(CONNECTIONS)
-        super().__init__(url, key, transport=self._owner)
-        self._base = url
-        self._headers = {"api-key": key, "content-type": "application/json"}
+        """`transport` and `ask` lead to an owner that is not at the URL."""
+        super().__init__(url, key, transport=transport)
+        self._owner = Client(url, key)
+        self._ask = ask or self._owner.ask
 
     async def build(self, collection: str) -> None:
         """Have its index built now, however little has changed."""
@@ -48,22 +52,20 @@ class EmbeddedStore(QdrantStore):
     ) -> Any:
         """Ask without the clients in between, which take longer than the engine does."""
         seconds = float(params.get("timeout", WRITE_SECONDS))
-        request = httpx.Request(
-            method,
-            _parsed(f"{self._base}/collections/{collection}/{path}"),
-            headers=self._headers,
-            content=pydantic_core.to_json(body),
-            extensions={"timeout": httpx.Timeout(seconds).as_dict()},
-        )
+        where = f"/collections/{collection}/{path}"
         try:
-            answer = await self._owner.handle_async_request(request)
-            content = await answer.aread()
-        except httpx.TimeoutException as error:
+            status, content = await self._ask(method, where, pydantic_core.to_json(body), seconds)
+        except TimeoutError as error:
             raise StoreTimeout("the store on this machine took too long") from error
-        except httpx.HTTPError as error:
+        except OSError as error:
             raise StoreUnavailable(f"the store cannot be reached: {error!r}") from error
-        if answer.is_server_error:
+        if status >= _SERVER_ERROR:
             raise StoreUnavailable(words_of(content))
-        if answer.is_error:
+        if status != httpx.codes.OK:
             raise StoreRefused(words_of(content))
         return pydantic_core.from_json(content)["result"]
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        self._owner.close()
+        await super().close()
