@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.fake_context import Bench, FakeContext, answer, written_alone
+from ullage_runtime.core.scheduling.scheduler import HELD_STEPS
 from ullage_runtime.core.scheduling.sequence import Phase
 from ullage_runtime.core.scheduling.sequence import Sequence as Generation
 
@@ -48,7 +49,19 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(count=st.integers(1, 8))
     def steps(self, count: int) -> None:
         for _ in range(count):
-            self.bench.step()
+            self.step()
+
+    def step(self) -> None:
+        """Step; whoever generates has a token, or lets a few steps pass after its first."""
+        running = (s for s in self.live if s.phase is Phase.RUNNING)
+        generating = [(s, len(s.tokens)) for s in running if s.is_decoding]
+        self.bench.step()
+        for sequence, length in generating:
+            turn = sequence.adapter == self.bench.context.decoded[-1][0].adapter
+            if len(sequence.tokens) > length or sequence.phase is Phase.PREEMPTED or not turn:
+                continue
+            assert len(answer(sequence)) == 1
+            assert self.bench.scheduler.counters.steps - sequence.since <= HELD_STEPS + 1
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())

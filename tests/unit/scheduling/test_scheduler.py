@@ -6,6 +6,7 @@ from tests.support.fake_context import Bench, FakeContext, answer, written_alone
 from ullage_runtime.core.errors import Overloaded
 from ullage_runtime.core.scheduling.pace import ALONE_EVERY, QUICK_SECONDS, READERS
 from ullage_runtime.core.scheduling.portions import SCORED_TOKENS
+from ullage_runtime.core.scheduling.scheduler import HELD_STEPS
 from ullage_runtime.core.scheduling.sequence import AGE_SECONDS, Phase
 
 
@@ -82,6 +83,53 @@ def test_quick_prompts_are_taken_at_once_beside_those_who_generate() -> None:
         steps.append((step.decoded, step.prefilled))
     assert all(decoded >= READERS for decoded, _ in steps), "nobody stands still meanwhile"
     assert len(steps) <= 6, "which a step's share for long prompts would not come to"
+
+
+def test_of_a_burst_nobody_has_a_second_token_before_all_have_their_first() -> None:
+    bench = Bench(FakeContext(4096, batch=64), parallel=16)
+    burst = [bench.submit(prompt(40, n), 5) for n in range(12)]
+    bench.run(until=lambda: any(len(answer(s)) > 1 for s in burst))
+    assert all(answer(s) for s in burst)
+    bench.run()
+    assert [answer(s) for s in burst] == [written_alone(prompt(40, n), 5) for n in range(12)]
+
+
+def test_of_a_burst_that_takes_long_the_first_go_on_before_it_is_over() -> None:
+    bench = Bench(FakeContext(4096, batch=16), parallel=24)
+    burst = [bench.submit(prompt(30, n), 40) for n in range(24)]
+    first, last = burst[0], burst[-1]
+    bench.run(until=lambda: first.is_decoding)
+    held = 0
+    while len(answer(first)) == 1:
+        bench.step()
+        held += 1
+    assert held == HELD_STEPS + 1
+    while not last.is_decoding:
+        before = len(first.tokens)
+        bench.step()
+        assert first.phase is Phase.OVER or len(first.tokens) == before + 1
+
+
+def test_who_generated_before_a_burst_came_does_not_wait_for_it() -> None:
+    bench = Bench(FakeContext(4096, batch=64), parallel=16)
+    writers = [bench.submit(prompt(10, n), 200) for n in range(3)]
+    bench.run(until=lambda: all(w.is_decoding for w in writers))
+    burst = [bench.submit(prompt(40, n), 5) for n in range(10, 22)]
+    while not all(s.is_decoding for s in burst):
+        before = [len(w.tokens) for w in writers]
+        bench.step()
+        assert [len(w.tokens) for w in writers] == [length + 1 for length in before]
+
+
+def test_nobody_waits_for_a_giant_that_came_together_with_it() -> None:
+    bench = Bench(FakeContext(4096, batch=64))
+    giant = bench.submit(prompt(1500), 5)
+    small = bench.submit(prompt(10, 2), 100)
+    bench.run(until=lambda: small.is_decoding)
+    while not giant.is_decoding:
+        before = len(small.tokens)
+        bench.step()
+        assert len(small.tokens) == before + 1
 
 
 def test_a_giant_is_passed_by_small_ones_and_is_admitted_all_the_same() -> None:

@@ -1,12 +1,13 @@
 """The scheduler: admits, batches, preempts and resumes sequences on one context.
 
 Each step it takes in whom it has cells for, computes one token for everybody who generates and some
-of the prompts that are new, or the one and then the other where that is faster, and names those
-whose next token can be sampled. A sequence is admitted on credit: its prompt and a little more, not
-the longest answer it may give. When the cells run out nevertheless, cached prefixes go first, then
-the chunk of prompt tokens is halved, then the lowest and youngest sequence leaves its cells to the
-others and goes on, exactly, later: before all who have not begun, but for those of a higher
-priority. Sequences of different adapters take turns, since a step computes with one.
+of the prompts that are new, and names those whose next token can be sampled. Of a burst of short
+prompts, those that have their first token let some steps pass for those that have not. A sequence
+is admitted on credit: its prompt and a little more, not the longest answer it may give. When the
+cells run out nevertheless, cached prefixes go first, then the chunk of prompt tokens is halved,
+then the lowest and youngest sequence leaves its cells to the others and goes on, exactly, later:
+before all who have not begun, but for those of a higher priority. Sequences of different adapters
+take turns, since a step computes with one.
 
 The best-ranked running sequence is never preempted, and a sequence alone always fits; so somebody
 always ends, and everybody in turn.
@@ -43,6 +44,13 @@ Nobody reserved the host memory that they take; beyond it a sequence is computed
 
 WORTH_WAITING: Final = 32
 """Prompt tokens that make it worth waiting for somebody who computes them right now."""
+
+HELD_STEPS: Final = 16
+"""Steps that a sequence lets pass at most after its first token, for its burst to have theirs.
+
+A burst of 32 short prompts takes so many on two CPUs. Without a pause, those of it that had begun
+to generate took a row in six, and the last first token came so much later.
+"""
 
 
 class Scheduler:
@@ -209,7 +217,7 @@ class Scheduler:
         self._run(sequence)
 
     def _run(self, sequence: Sequence) -> None:
-        sequence.phase = Phase.RUNNING
+        sequence.phase, sequence.since = Phase.RUNNING, self.counters.steps
         self._running[sequence.id] = sequence
 
     def _has_slot(self) -> bool:
@@ -249,18 +257,31 @@ class Scheduler:
         """Return who computes how many tokens: a token for each that generates, then prompts."""
         running = sorted(self._running.values(), key=lambda s: s.rank(now))
         ranked = self._having_their_turn(running)
-        decoding = [(s, 1) for s in ranked if s.is_decoding]
         prompts = [s for s in ranked if not s.is_decoding]
+        quick_prompts = [s for s in prompts if self._is_quick(s)]
+        held = self._held(ranked, quick_prompts)
+        decoding = [(s, 1) for s in ranked if s.is_decoding and s.id not in held]
         if not prompts:
             return decoding
         # Whoever generates waits for this step, whether it is among those who compute in it or not.
-        generating = sum(s.is_decoding for s in running)
-        quick = sum(s.pending for s in prompts if self._is_quick(s))
+        generating = sum(s.is_decoding for s in running) - len(held)
+        quick = sum(s.pending for s in quick_prompts)
         if decoding and not quick and self.pace.is_due_alone:
             return decoding
         allowed = self.pace.allowed(generating, len(prompts), quick) if chunk is None else chunk
         room = self._context.batch - len(decoding)
         return decoding + self._portions(prompts, min(allowed, room))
+
+    def _held(self, ranked: list[Sequence], quick: list[Sequence]) -> set[str]:
+        """Return who lets this step pass: those with one token, for quick prompts of their burst.
+
+        These had begun when it came. Those that are scored are waited for by nobody: they take only
+        a few tokens in each step.
+        """
+        burst = (s.since for s in quick if not s.generated and not s.is_scoring)
+        earliest = max(min(burst, default=math.inf), self.counters.steps - HELD_STEPS)
+        fresh = (s for s in ranked if s.generated == 1 and s.is_decoding)
+        return {s.id for s in fresh if s.since >= earliest}
 
     def _is_quick(self, sequence: Sequence) -> bool:
         return self.pace.is_quick(sequence.prompt_length - sequence.cached)
@@ -321,6 +342,8 @@ class Scheduler:
             row += count
             if not sequence.pending:
                 ready.append(Ready(sequence, row - 1))
+                if not sequence.generated:
+                    sequence.since = self.counters.steps
             if decoding:
                 self._service.count(sequence.tenant, 1)
         counters, decoded = self.counters, sum(count for _, count in work) - prefill

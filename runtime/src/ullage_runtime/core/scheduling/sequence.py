@@ -45,6 +45,8 @@ class Sequence:
     deadline: float | None = None
     number: int = 0
     """Order of submission, for ties."""
+    since: int = 0
+    """The step with which it began to run, then the one that gave its first token."""
     phase: Phase = Phase.WAITING
     slot: int = -1
     computed: int = 0
@@ -82,6 +84,11 @@ class Sequence:
     def is_decoding(self) -> bool:
         """Whether its next step is a single token."""
         return self.pending == 1
+
+    @property
+    def generated(self) -> int:
+        """Tokens beyond its prompt."""
+        return len(self.tokens) - self.prompt_length
 
     def effective_priority(self, now: float) -> int:
         """Return its priority with what its age adds."""
