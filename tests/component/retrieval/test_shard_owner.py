@@ -8,14 +8,17 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx
 import psutil
 import pytest
 
 from tests.support.stores import DIMENSIONS, LAYOUT, eventually, owned, point, vector
+from ullage_runtime.retrieval.edge.optimising import Optimiser
 from ullage_runtime.retrieval.edge.owning import ShardOwner
 from ullage_runtime.retrieval.edge.refusals import VolumeError, VolumeInUse
+from ullage_runtime.retrieval.edge.shards import Shards
 from ullage_runtime.retrieval.log.changes import ChangeLog
 from ullage_runtime.retrieval.log.file import LogFile, Routing
 from ullage_runtime.retrieval.stores.port import (
@@ -303,3 +306,46 @@ async def test_an_index_is_built_by_itself_once_it_is_worth_it(
     await eventually(is_indexed, 120, every=0.2)
     assert await store.count(wide) == 6000
     assert DIMENSIONS != 512
+
+
+async def test_new_points_get_an_index_of_their_own_and_one_with_the_others_once_it_is_quiet(
+    tmp_path: pathlib.Path,
+) -> None:
+    shards = Shards(tmp_path)
+    layout = {"vectors": {"dense": {"size": 512, "distance": "Cosine"}}}
+    shards.create(NAME, layout)
+    dice = random.Random(1)  # noqa: S311 - not for secrets
+    optimiser = Optimiser(shards, quiet_seconds=3600.0)
+    running = asyncio.create_task(optimiser.run())
+
+    async def has(segments: int) -> bool:
+        return bool(shards.describe(NAME)["segments_count"] == segments)
+
+    async def is_indexed(points: int) -> bool:
+        return bool(shards.describe(NAME)["indexed_vectors_count"] >= points)
+
+    async def more(first: int, count: int) -> None:
+        await optimiser.wait_writable(NAME)
+        points = [
+            {"id": n, "vector": {"dense": [dice.uniform(-1, 1) for _ in range(512)]}}
+            for n in range(first, first + count)
+        ]
+        shards.upsert(NAME, {"points": points})
+
+    try:
+        await more(0, 6000)
+        await eventually(partial(is_indexed, 6000), SECONDS)
+        assert await has(2)
+        await more(6000, 6000)
+        await eventually(partial(has, 3), SECONDS)
+        assert await is_indexed(12_000)
+        assert shards.shard(NAME).is_split
+        optimiser.quiet_seconds = 0.0
+        await eventually(partial(has, 2), SECONDS)
+        assert await is_indexed(12_000)
+        assert shards.count(NAME, {}) == 12_000
+        assert not shards.shard(NAME).is_split
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        shards.close()

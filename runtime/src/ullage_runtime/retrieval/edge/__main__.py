@@ -1,15 +1,17 @@
 """The processes of the embedded store: a volume's owner, and the child that builds indexes.
 
 `python -m ullage_runtime.retrieval.edge own FOLDER SOCKET PARENT` with the API key in the
-environment, and `… optimise FOLDER`.
+environment, and `… optimise FOLDER LAYOUT`.
 """
 
 import asyncio
+import json
 import os
 import pathlib
 import signal
 import socket
 import sys
+from typing import Any
 
 from ullage_runtime.engines.orphans import die_with_parent
 from ullage_runtime.retrieval.edge.owning import KEY_VARIABLE, UNUSABLE, VOLUME_IN_USE
@@ -22,8 +24,8 @@ def main(arguments: list[str]) -> int:
         case ["own", folder, fd, parent]:
             die_with_parent(int(parent), UNUSABLE)
             return own(pathlib.Path(folder), int(fd), os.environ[KEY_VARIABLE])
-        case ["optimise", folder]:
-            return optimise(pathlib.Path(folder))
+        case ["optimise", folder, layout]:
+            return optimise(pathlib.Path(folder), json.loads(layout))
         case _:
             sys.stderr.write(f"{__doc__}\n")
             return 2
@@ -75,13 +77,15 @@ async def _serve(shards: "object", sock: socket.socket, key: str) -> None:
         raise work.exception() or AssertionError
 
 
-def optimise(folder: pathlib.Path) -> int:
-    """Build the indexes of a shard that nobody else has open."""
+def optimise(folder: pathlib.Path, layout: dict[str, Any]) -> int:
+    """Build the indexes of a shard that nobody else has open, as a layout has them."""
     import qdrant_edge as edge
+
+    from ullage_runtime.retrieval.edge.layout import config_of
 
     die_with_parent(os.getppid(), UNUSABLE)
     os.nice(10)
-    shard = edge.EdgeShard.load(str(folder))
+    shard = edge.EdgeShard.load(str(folder), config_of(layout))
     shard.optimize()
     shard.flush()
     shard.close()

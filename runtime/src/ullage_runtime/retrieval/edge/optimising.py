@@ -4,11 +4,17 @@ The engine holds the GIL while it optimises, for seconds to minutes. The copy is
 somebody else, while the shard goes on to be read and written; what was written meanwhile is written
 to the copy too before it takes over. The volume's table names the old folder until the very end, so
 whoever dies in between loses work, never a point.
+
+While points keep coming, an index is built of the new ones only, as a segment of its own: searches
+go through each point that has none, and an index of all takes ten times as long. Once nobody writes
+for a while the segments are merged: one is searched faster than several.
 """
 
 import asyncio
+import json
 import shutil
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +23,7 @@ import structlog
 
 from ullage_runtime.core.backoff import exponential
 from ullage_runtime.retrieval.edge import layout as layouts
-from ullage_runtime.retrieval.edge.shards import Shard, Shards
+from ullage_runtime.retrieval.edge.shards import Shard, Shards, is_split
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -27,6 +33,12 @@ LEAST_CHANGES: Final = 2000
 """Points that must have been written before an optimisation is worth its copy."""
 SHARE: Final = 0.1
 """Share of a shard's points that must have been written."""
+MERGED: Final = 1
+"""Segments with an index, of a shard that nobody writes to."""
+SEGMENTS_MEANWHILE: Final = 8
+"""Segments that a shard may come to have while it is written to."""
+QUIET_SECONDS: Final = 30.0
+"""How long nobody has written once it is worth merging the segments."""
 LARGEST_JOURNAL: Final = 20_000
 """Changes made meanwhile beyond which the copy is given up: it would never catch up."""
 AT_ONCE: Final = 16
@@ -47,6 +59,7 @@ class Optimiser:
 
     shards: Shards
     least_changes: int = LEAST_CHANGES
+    quiet_seconds: float = QUIET_SECONDS
     writable: dict[str, asyncio.Event] = field(default_factory=dict)
     """By collection: not set while its files are being copied."""
     failures: int = 0
@@ -57,8 +70,8 @@ class Optimiser:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             for shard in self.shards:
-                if self._is_due(shard):
-                    await self._tried(shard)
+                if (segments := self._due(shard)) is not None:
+                    await self._tried(shard, segments)
 
     async def wait_writable(self, name: str) -> None:
         """Wait until a collection's files are not being copied."""
@@ -67,9 +80,9 @@ class Optimiser:
         if event is not None:
             await event.wait()
 
-    async def _tried(self, shard: Shard) -> None:
+    async def _tried(self, shard: Shard, segments: int) -> None:
         try:
-            await self.optimise(shard)
+            await self.optimise(shard, segments)
             self.failures = 0
         except (OptimisationFailed, OSError) as error:
             self.failures += 1
@@ -82,28 +95,35 @@ class Optimiser:
             )
             await asyncio.sleep(pause)
 
-    def _is_due(self, shard: Shard) -> bool:
-        points = shard.engine.info().points_count
-        return shard.is_wanted or shard.changes >= max(self.least_changes, SHARE * points)
+    def _due(self, shard: Shard) -> int | None:
+        """Return how many segments a shard is to have at most; None while it is well as it is."""
+        if shard.is_wanted:
+            return MERGED
+        info = shard.engine.info()
+        if shard.changes >= max(self.least_changes, SHARE * info.points_count):
+            return SEGMENTS_MEANWHILE
+        is_quiet = time.monotonic() >= shard.changed_at + self.quiet_seconds
+        return MERGED if is_quiet and shard.is_split else None
 
-    async def optimise(self, shard: Shard) -> None:
+    async def optimise(self, shard: Shard, segments: int = MERGED) -> None:
         """Optimise a shard; raises OptimisationFailed or OSError, and then nothing has changed.
 
         One at a time: each takes the memory and the processors of another shard.
         """
         async with self._turn:
-            await self._optimise(shard)
+            await self._optimise(shard, segments)
 
-    async def _optimise(self, shard: Shard) -> None:
+    async def _optimise(self, shard: Shard, segments: int) -> None:
         folder = self.shards.volume.new_folder()
         changes, was_wanted = shard.changes, shard.is_wanted
         # Whoever asks from here on asks for the next one.
-        shard.is_wanted = False
+        shard.is_wanted = was_wanted and segments != MERGED
         try:
             await self._copy(shard, folder)
-            await self._child(shard, folder)
+            await self._child(shard, folder, segments)
             await self._take_over(shard, folder)
             shard.changes -= changes
+            shard.is_split = segments != MERGED and is_split(shard.engine)
         except BaseException:
             shard.is_wanted = shard.is_wanted or was_wanted
             self.shards.volume.remove(folder)
@@ -123,10 +143,13 @@ class Optimiser:
             event.set()
             del self.writable[shard.name]
 
-    async def _child(self, shard: Shard, folder: str) -> None:
+    async def _child(self, shard: Shard, folder: str, segments: int) -> None:
         path = self.shards.volume.path_of(shard.entry).parent / folder
+        change = {"optimizers_config": {"default_segment_number": segments}}
+        layout = layouts.merged(dict(shard.entry.layout), change)
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "ullage_runtime.retrieval.edge", "optimise", str(path),
+            json.dumps(layout),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -5,6 +5,7 @@ Qdrant's JSON, already parsed.
 """
 
 import pathlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ Update = Callable[[edge.EdgeShard], None]
 
 T = TypeVar("T")
 
+SEGMENTS_AT_REST: Final = 2
+"""Segments of a shard that was merged: one with everything, and one to write to."""
+
 _MODES: Final = {
     "upsert": edge.UpdateMode.Upsert,
     "insert_only": edge.UpdateMode.InsertOnly,
@@ -50,6 +54,10 @@ class Shard:
     engine: edge.EdgeShard
     changes: int = 0
     """Points written since the last optimisation."""
+    changed_at: float = 0.0
+    """When it was changed last, by the monotonic clock."""
+    is_split: bool = False
+    """Whether it may have segments that are worth merging."""
     is_wanted: bool = False
     """Whether somebody asked for an optimisation, however little was written."""
     journal: list[Update] | None = field(default=None)
@@ -60,6 +68,7 @@ class Shard:
         with _refusals():
             change(self.engine)
         self.changes += points
+        self.changed_at = time.monotonic()
         if self.journal is not None:
             self.journal.append(change)
 
@@ -74,7 +83,7 @@ class Shards:
             for name, entry in self.volume.table.collections.items():
                 config = layouts.config_of(entry.layout)
                 engine = edge.EdgeShard.load(str(self.volume.path_of(entry)), config)
-                self._open[name] = Shard(name, entry, engine)
+                self._open[name] = Shard(name, entry, engine, is_split=is_split(engine))
         except BaseException:
             self.close()
             raise
@@ -292,6 +301,11 @@ class Shards:
                 for key, each in info.payload_schema.items()
             },
         }
+
+
+def is_split(engine: edge.EdgeShard) -> bool:
+    """Tell whether there are segments that are worth merging."""
+    return engine.info().segments_count > SEGMENTS_AT_REST
 
 
 @contextmanager
