@@ -1,8 +1,8 @@
 """A request's lease: what it may ask of the generation it holds, and for how long."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 from typing import TypeVar, cast
 
@@ -20,6 +20,7 @@ from ullage_runtime.core.pooled import (
 from ullage_runtime.core.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 from ullage_runtime.models.live import Live
 from ullage_runtime.models.shared_embeddings import SharedEmbeddings, Whose
+from ullage_runtime.models.waits import Waits
 
 T = TypeVar("T")
 
@@ -58,18 +59,19 @@ class BoundLease:
             raise self._no_adapter(request.adapter)
         stream = cast("AsyncGenerator[Chunk, None]", self._live.engine.generate(request))
         spent, clock = 0.0, asyncio.get_running_loop().time
-        async with aclosing(stream) as chunks:
-            while True:
-                began = clock()
-                try:
-                    chunk = await self._in_time(anext(chunks))
-                except StopAsyncIteration:
-                    return
-                spent += clock() - began
-                if chunk.finish is not None:
-                    tokens = chunk.usage.completion_tokens if chunk.usage else 1
-                    self._live.tally.answered(spent, tokens)
-                yield chunk
+        with self._noted(), closing(Waits()) as waits:
+            async with aclosing(stream) as chunks:
+                while True:
+                    began = clock()
+                    with waits.until(self.deadline):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return
+                    spent += clock() - began
+                    if chunk.finish is not None:
+                        tokens = chunk.usage.completion_tokens if chunk.usage else 1
+                        self._live.tally.answered(spent, tokens)
+                    yield chunk
 
     async def embed(self, request: EmbedRequest, role: Role | None = None) -> PooledAnswer:
         """Embed texts, each after the generation's own instruction for their role.
@@ -120,9 +122,15 @@ class BoundLease:
         return answer
 
     async def _in_time(self, work: Awaitable[T]) -> T:
-        try:
+        with self._noted():
             async with asyncio.timeout_at(self.deadline):
                 return await work
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Take note of a failure; what is late raises RequestTimeout."""
+        try:
+            yield
         except TimeoutError as error:
             late = too_long(self._seconds)
             self._live.tally.failed(late)

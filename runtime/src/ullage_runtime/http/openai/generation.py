@@ -26,6 +26,7 @@ from ullage_runtime.http.replacement import under_lease
 from ullage_runtime.http.services import Services
 from ullage_runtime.http.together import together
 from ullage_runtime.models.ports import Lease
+from ullage_runtime.models.waits import Waits
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class Generation:
         self._kept: list[Step] = []
         self._is_untold = True
         self._steps: asyncio.Queue[Step | End | ServingError] = asyncio.Queue(BUFFERED_STEPS)
+        self._waits = Waits()
         self._task: asyncio.Task[None] | None = None
         self._aborted: ServingError | None = None
         self._started = time.perf_counter()
@@ -105,6 +107,7 @@ class Generation:
         traceback: TracebackType | None,
     ) -> None:
         self._services.drain.discard(self)
+        self._waits.close()
         try:
             if self._task is not None:
                 self._task.cancel()
@@ -140,11 +143,11 @@ class Generation:
 
     async def next(self, seconds: float | None = None) -> Step | End | None:
         """Return the next step, or None when none came in time; raises ServingError."""
-        try:
-            item = self._steps.get_nowait()
-        except asyncio.QueueEmpty:
+        if seconds is None or not self._steps.empty():
+            item = await self._steps.get()
+        else:
             try:
-                async with asyncio.timeout(seconds):
+                with self._waits.until(asyncio.get_running_loop().time() + seconds):
                     item = await self._steps.get()
             except TimeoutError:
                 return None
