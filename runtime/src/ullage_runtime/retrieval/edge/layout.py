@@ -75,6 +75,13 @@ def config_of(layout: Mapping[str, Any]) -> edge.EdgeConfig:
     )
 
 
+def indexable(layout: Mapping[str, Any]) -> int:
+    """Return how many points are enough for the engine to index them."""
+    threshold = {**OPTIMIZERS, **_given(layout.get("optimizers_config"))}["indexing_threshold"]
+    widest = max((int(each["size"]) for each in (layout.get("vectors") or {}).values()), default=1)
+    return int(threshold) * 1024 // (4 * widest)
+
+
 def schema_of(name: object) -> edge.PayloadSchemaType:
     """Return the type of a payload index."""
     named = name.get("type") if isinstance(name, Mapping) else name

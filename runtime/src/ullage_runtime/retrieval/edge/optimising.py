@@ -31,8 +31,10 @@ LOOK_SECONDS: Final = 1.0
 """How often shards are looked at."""
 LEAST_CHANGES: Final = 2000
 """Points that must have been written before an optimisation is worth its copy."""
-SHARE: Final = 0.1
-"""Share of a shard's points that must have been written."""
+SHARE: Final = 0.05
+"""Share of a shard's points that must have been written: all are copied for it."""
+LARGE_SHARE: Final = 0.2
+"""Share that is worth it even if the new points are too few for the engine to index."""
 MERGED: Final = 1
 """Segments with an index, of a shard that nobody writes to."""
 SEGMENTS_MEANWHILE: Final = 8
@@ -100,7 +102,8 @@ class Optimiser:
         if shard.is_wanted:
             return MERGED
         info = shard.engine.info()
-        if shard.changes >= max(self.least_changes, SHARE * info.points_count):
+        enough = max(layouts.indexable(shard.entry.layout), SHARE * info.points_count)
+        if shard.changes >= max(self.least_changes, min(enough, LARGE_SHARE * info.points_count)):
             return SEGMENTS_MEANWHILE
         is_quiet = time.monotonic() >= shard.changed_at + self.quiet_seconds
         return MERGED if is_quiet and shard.is_split else None
