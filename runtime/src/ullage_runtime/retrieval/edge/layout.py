@@ -59,7 +59,7 @@ def config_of(layout: Mapping[str, Any]) -> edge.EdgeConfig:
     sparse = {name: _sparse(each) for name, each in (layout.get("sparse_vectors") or {}).items()}
     if not vectors and not sparse:
         raise Refused("vectors: a collection needs at least one vector")
-    optimizers = {**OPTIMIZERS, **_given(layout.get("optimizers_config"))}
+    optimizers = _optimizers(layout)
     return edge.EdgeConfig(
         vectors=vectors or None,
         sparse_vectors=sparse or None,
@@ -77,9 +77,9 @@ def config_of(layout: Mapping[str, Any]) -> edge.EdgeConfig:
 
 def indexable(layout: Mapping[str, Any]) -> int:
     """Return how many points are enough for the engine to index them."""
-    threshold = {**OPTIMIZERS, **_given(layout.get("optimizers_config"))}["indexing_threshold"]
+    threshold = int(_optimizers(layout)["indexing_threshold"])
     widest = max((int(each["size"]) for each in (layout.get("vectors") or {}).values()), default=1)
-    return int(threshold) * 1024 // (4 * widest)
+    return threshold * 1024 // (4 * widest)
 
 
 def schema_of(name: object) -> edge.PayloadSchemaType:
@@ -93,6 +93,10 @@ def schema_of(name: object) -> edge.PayloadSchemaType:
 def schema_name(kind: edge.PayloadSchemaType) -> str:
     """Return how REST writes the type of a payload index."""
     return next(name for name, each in _SCHEMAS.items() if each == kind)
+
+
+def _optimizers(layout: Mapping[str, Any]) -> dict[str, Any]:
+    return {**OPTIMIZERS, **_given(layout.get("optimizers_config"))}
 
 
 def _given(settings: Mapping[str, Any] | None) -> dict[str, Any]:
